@@ -1,0 +1,35 @@
+# Each target does all its set-up by itself and is quick the second time.
+PYTHON ?= python3.11
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: demo test lint bench sandbox clean
+
+demo: $(INSTALLED)  ## A real search over Fashion-MNIST on this machine, down to its CSV files.
+	@.ci/packages dataset-fashion-mnist
+	$(BIN)/hpc-tune run experiments/fashion_mnist/asha.toml
+
+test: $(INSTALLED)  ## Everything that must pass: style, types, and all rings of tests.
+	@.ci/packages dataset-fashion-mnist
+	$(MAKE) --no-print-directory lint
+	$(BIN)/pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)  ## The search beside the ways it replaces; takes some ten minutes.
+	@.ci/packages dataset-fashion-mnist
+	$(BIN)/python tests/benchmarks/fashion_mnist_notebook.py
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+$(INSTALLED): pyproject.toml .ci/constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing; name another with: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || .ci/packages python3-venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt --editable '.[examples,dev]'
+	@touch $@

@@ -1,0 +1,24 @@
+"""Hyperparameter searches with Ray Tune on a Slurm cluster, from one file and one command.
+
+Importing this package costs nothing: what needs Ray, PyTorch or pandas is imported where it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpc_tune.experiment.spec import Experiment
+
+__all__ = ["Experiment", "__version__"]
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names on first use (PEP 562), so that the command line starts fast."""
+    if name == "Experiment":
+        from hpc_tune.experiment.spec import Experiment
+
+        return Experiment
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,104 @@
+"""The exceptions that a user meets: one tree, one exit code each.
+
+```text
+HpcTuneError            1  something failed
+├── UsageError          2  the command line is wrong
+├── ExperimentError     2  the experiment file is wrong; carries every fault found
+├── RunError            1  a run directory cannot be read or written
+│   ├── RunNotFound     3
+│   └── RunBusy         3  somebody else is at work in it
+├── SlurmError          4  Slurm refused or is missing
+└── TrialsFailed        5  the search ended, but its trials failed
+```
+
+The message says what happened and where; the hint says what to type next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+__all__ = [
+    "ExperimentError",
+    "Fault",
+    "HpcTuneError",
+    "RunBusy",
+    "RunError",
+    "RunNotFound",
+    "SlurmError",
+    "TrialsFailed",
+    "UsageError",
+]
+
+
+class HpcTuneError(Exception):
+    """Something that the user can understand and act on; never shown with a traceback."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(HpcTuneError):
+    """The command line asks for something that makes no sense."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong in an experiment file: the dotted key, what was expected, what to write instead."""
+
+    key: str
+    problem: str
+    suggestion: str | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.key}: {self.problem}" if self.key else self.problem
+        return f"{text}; {self.suggestion}" if self.suggestion else text
+
+
+class ExperimentError(HpcTuneError):
+    """An experiment cannot be used as it is written. All its faults come in one answer."""
+
+    exit_code = 2
+
+    def __init__(self, source: Path | str, faults: Sequence[Fault], *, hint: str | None = None) -> None:
+        self.source = source
+        self.faults = tuple(faults)
+        head = f"{source}: {len(self.faults)} fault{'s' if len(self.faults) != 1 else ''}"
+        super().__init__("\n".join([head, *(f"  {fault}" for fault in self.faults)]), hint=hint)
+
+
+class RunError(HpcTuneError):
+    """A run directory cannot be created, read or written."""
+
+
+class RunNotFound(RunError):
+    """No run answers to that name."""
+
+    exit_code = 3
+
+
+class RunBusy(RunError):
+    """The run is live, or another command is at work in it."""
+
+    exit_code = 3
+
+
+class SlurmError(HpcTuneError):
+    """Slurm refused the request, or its commands are missing."""
+
+    exit_code = 4
+
+
+class TrialsFailed(HpcTuneError):
+    """The search ended by itself, but trials ended in errors."""
+
+    exit_code = 5

@@ -1,0 +1,337 @@
+"""What the commands do: functions that return values and print nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from hpc_tune.durable import write_json
+from hpc_tune.errors import ExperimentError, RunBusy, RunError, UsageError
+from hpc_tune.experiment.capacity import Node, fit_trial, unfit
+from hpc_tune.experiment.load import load_experiment
+from hpc_tune.experiment.spec import Experiment, changed_keys
+from hpc_tune.machine import this_machine
+from hpc_tune.process import end_session
+from hpc_tune.progress import Progress
+from hpc_tune.run import Attempt, Outcome, RunDir
+
+if TYPE_CHECKING:
+    from hpc_tune.results.tables import Tables
+
+__all__ = ["Collected", "Ended", "Watcher", "collect", "default_experiment", "resume", "run"]
+
+REFRESH = 0.25
+"""Seconds between two looks at a live search."""
+
+LEAST_FREE = 2**20
+"""Bytes below which a disk counts as full."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The tables of a run as they were written."""
+
+    run: RunDir
+    files: list[Path]
+    summary: dict[str, Any]
+    """The one row of ``summary.csv``."""
+    best: dict[str, Any] | None
+    """The best trial's row of ``trials.csv``."""
+    warning: str | None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How an attempt on this machine ended."""
+
+    run: RunDir
+    attempt: Attempt
+    outcome: Outcome
+    collected: Collected | None
+    collect_error: str | None = None
+    notes: tuple[str, ...] = field(default=())
+
+
+class Watcher:
+    """Who is told about a live search; this one does not care."""
+
+    def started(self, run: RunDir, experiment: Experiment, notes: Sequence[str]) -> None:
+        """The run directory is there, its driver starts."""
+
+    def progress(self, progress: Progress) -> None:
+        """The search looks like this now."""
+
+    def stopping(self) -> None:
+        """An interrupt came: the driver saves; another one would end it at once."""
+
+    def closed(self) -> None:
+        """Nothing more comes, whether it ended well or not."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.closed()
+
+
+def default_experiment(start: Path) -> Path:
+    """Return the experiment that ``[tool.hpc-tune]`` names in the ``pyproject.toml`` of this or a parent folder.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    for folder in (start, *start.parents):
+        path = folder / "pyproject.toml"
+        if not path.is_file():
+            continue
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("hpc-tune", {})
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"{path} is not valid TOML: {error}") from error
+        if "experiment" in table:
+            return folder / str(table["experiment"])
+    raise UsageError(
+        "no experiment given, and no pyproject.toml here or above names one",
+        hint='name a file, or add to pyproject.toml:\n[tool.hpc-tune]\nexperiment = "my-search.toml"',
+    )
+
+
+def run(
+    experiment_file: Path,
+    *,
+    runs_dir: Path,
+    overrides: Sequence[str] = (),
+    cpus: float | None = None,
+    gpus: float | None = None,
+    watcher: Watcher | None = None,
+) -> Ended:
+    """Run a whole search on this machine.
+
+    Raises:
+        ExperimentError: if the experiment is wrong, or a trial can never fit this machine. No run is created then.
+        RunError: if the run directory cannot be created.
+    """
+    loaded = load_experiment(experiment_file, overrides)
+    node = this_machine(cpus=cpus, gpus=gpus)
+    notes = _check_capacity(loaded.experiment, node, experiment_file)
+    seed = loaded.experiment.seed
+    created = RunDir.create(
+        runs_dir,
+        loaded,
+        overrides=overrides,
+        seed=random.SystemRandom().randrange(2**32) if seed is None else seed,
+        command=sys.argv,
+    )
+    return _attempt_here(created, loaded.experiment, "local", node, notes=notes, watcher=watcher)
+
+
+def resume(
+    run: RunDir,
+    *,
+    retry_errors: bool = False,
+    cpus: float | None = None,
+    gpus: float | None = None,
+    watcher: Watcher | None = None,
+) -> Ended:
+    """Continue an interrupted or failed run on this machine.
+
+    Raises:
+        RunBusy: if the run is live.
+        RunError: if it is complete, belongs to somebody else, or its experiment was changed.
+    """
+    _refuse_foreign(run)
+    if (holder := run.holder()) is not None:
+        raise RunBusy(f"{run.name} is live: {holder} is at work in it", hint="wait for it, or end that process")
+    record = run.record()
+    loaded = load_experiment(run.experiment_file, record["overrides"], folder=run.code)
+    if changes := changed_keys(record["spec"], loaded.experiment.as_json()):
+        raise RunError(
+            f"the experiment of {run.name} has changed since it began:\n  " + "\n  ".join(changes),
+            hint=f"put {run.experiment_file} back as it was, or begin a new run: hpc-tune run {record['source']}",
+        )
+    attempts = run.attempts()
+    last = attempts[-1].outcome() if attempts else None
+    if last is not None and last.ending == "completed" and not retry_errors:
+        raise RunError(f"{run.name} is complete", hint="to start its failed trials again, add --retry-errors")
+    node = this_machine(cpus=cpus, gpus=gpus)
+    notes = _check_capacity(loaded.experiment, node, run.experiment_file) + _edited_since(record, loaded.experiment)
+    return _attempt_here(
+        run, loaded.experiment, "resume", node, notes=notes, watcher=watcher, retry_errors=retry_errors
+    )
+
+
+def _refuse_foreign(run: RunDir) -> None:
+    """Refuse a directory of another user: the state of a search is a pickle, which can run code."""
+    owner = run.path.stat().st_uid
+    if owner != os.getuid():
+        raise RunError(f"{run.path} belongs to user {owner}; only its owner can resume it")
+
+
+def _edited_since(record: dict[str, Any], experiment: Experiment) -> list[str]:
+    """Say so when the file that the run was made from has been edited; the run keeps to its own copy."""
+    source = Path(record["source"])
+    try:
+        now = load_experiment(source, record["overrides"]).experiment
+    except ExperimentError:
+        return []
+    keys = [change.split(" was ", 1)[0] for change in changed_keys(experiment.as_json(), now.as_json())]
+    if not keys:
+        return []
+    return [f"{source} has been edited since ({', '.join(keys)}); this run goes on as it began"]
+
+
+def _check_capacity(experiment: Experiment, node: Node, source: Path) -> list[str]:
+    trial = fit_trial(experiment.trial, [node])
+    if faults := unfit(trial, [node], where="this machine"):
+        raise ExperimentError(source, faults)
+    if trial != experiment.trial:
+        return ["no GPU on this machine: trials run on CPUs"]
+    return []
+
+
+def _attempt_here(
+    run: RunDir,
+    experiment: Experiment,
+    kind: Literal["local", "resume"],
+    node: Node,
+    *,
+    notes: Sequence[str],
+    watcher: Watcher | None,
+    retry_errors: bool = False,
+) -> Ended:
+    watcher = watcher or Watcher()
+    attempt = run.new_attempt()
+    write_json(
+        attempt.record_file,
+        {"kind": kind, "host": os.uname().nodename, "cpus": node.cpus, "gpus": node.gpus, "retry_errors": retry_errors},
+    )
+    watcher.started(run, experiment, notes)
+    outcome = _drive(run, attempt, watcher)
+    if outcome.exit_code == RunBusy.exit_code:
+        raise RunBusy(outcome.reason, hint=outcome.hint)
+    try:
+        collected, collect_error = collect(run), None
+    except RunError as error:
+        collected, collect_error = None, error.message
+    return Ended(run, attempt, outcome, collected, collect_error, tuple(notes))
+
+
+def _drive(run: RunDir, attempt: Attempt, watcher: Watcher) -> Outcome:
+    """Start the driver, follow it to its end, and clean up behind it however it ended."""
+    temp_dir = Path(tempfile.mkdtemp(prefix="hpc-tune-", dir=_short_temp_root()))
+    command = [sys.executable, "-m", "hpc_tune.runtime.driver", str(run.path), str(attempt.path)]
+    try:
+        with attempt.driver_log.open("ab") as log:
+            driver = subprocess.Popen(
+                [*command, "--temp-dir", str(temp_dir)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                start_new_session=True,  # a terminal's Ctrl-C reaches us alone; we pass it on
+            )
+            _follow(driver, attempt, watcher)
+            end_session(driver.pid)
+    finally:
+        shutil.rmtree(temp_dir, ignore_errors=True)
+    if (outcome := attempt.outcome()) is None:
+        outcome = _unrecorded(driver.returncode, run, attempt)
+        with suppress(OSError):  # the disk may be full; the answer is for our caller first
+            attempt.end(outcome)
+    return outcome
+
+
+def _short_temp_root() -> str:
+    """Return where Ray's sockets can lie: a socket's path ends at 107 bytes, and Ray adds some 60 to this one."""
+    wanted = tempfile.gettempdir()
+    return wanted if len(wanted) <= 25 else "/tmp"
+
+
+def _follow(driver: subprocess.Popen[bytes], attempt: Attempt, watcher: Watcher) -> None:
+    """Pass on what the driver says, and to the driver what its owner wants: one interrupt to save, two to end."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stops = 0
+    try:
+        while driver.poll() is None:
+            try:
+                if (progress := Progress.read(attempt.progress_file)) is not None:
+                    watcher.progress(progress)
+                driver.wait(timeout=REFRESH)
+            except subprocess.TimeoutExpired:
+                continue
+            except KeyboardInterrupt:
+                stops += 1
+                if stops == 1:
+                    watcher.stopping()
+                    driver.send_signal(signal.SIGTERM)
+                else:
+                    os.killpg(driver.pid, signal.SIGKILL)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _unrecorded(returncode: int, run: RunDir, attempt: Attempt) -> Outcome:
+    """Say how a driver ended that could not say it itself."""
+    if shutil.disk_usage(run.path).free < LEAST_FREE:
+        return Outcome(
+            "failed",
+            f"no space is left on the file system of {run.path}",
+            exit_code=1,
+            hint=f"make room, then: hpc-tune resume {run.path}",
+        )
+    if returncode < 0:
+        return Outcome("interrupted", f"the driver was ended by {signal.Signals(-returncode).name}")
+    return Outcome(
+        "failed", f"the driver ended with exit code {returncode}", exit_code=1, hint=f"see {attempt.driver_log}"
+    )
+
+
+def collect(run: RunDir) -> Collected:
+    """Write the tables of a run from what its trials left on disk; the run may be live.
+
+    Raises:
+        RunError: if they cannot be written; older tables are untouched then.
+    """
+    from hpc_tune.results.tables import SearchInfo, best_trial, read_tables, summarize, write_tables
+
+    record = run.record()
+    spec = record["spec"]
+    attempts = run.attempts()
+    info = SearchInfo(
+        metric=spec["metric"],
+        mode=spec["mode"],
+        trial_cpus=spec["trial"]["cpus"],
+        trial_gpus=_gpus_used(spec["trial"], attempts),
+        live=run.holder() is not None,
+    )
+    tables: Tables = read_tables(run.storage, info)
+    summary = summarize(tables, info, run=run.name, wall_seconds=_wall_seconds(attempts), attempts=len(attempts))
+    files = write_tables(run.path, tables, summary)
+    row = {str(key): value for key, value in summary.iloc[0].to_dict().items()}
+    return Collected(run, files, row, best_trial(tables.trials, info), tables.report.warning())
+
+
+def _gpus_used(trial: dict[str, Any], attempts: Sequence[Attempt]) -> float:
+    """Return the GPUs of a trial, which are none where they are optional and the machine had none."""
+    from hpc_tune.durable import read_json
+
+    records = [read_json(attempt.record_file) or {} for attempt in attempts]
+    if trial["gpu_optional"] and not any(record.get("gpus") for record in records):
+        return 0.0
+    return float(trial["gpus"])
+
+
+def _wall_seconds(attempts: Sequence[Attempt]) -> float | None:
+    spent = [progress.elapsed for attempt in attempts if (progress := Progress.read(attempt.progress_file))]
+    return sum(spent) if spent else None

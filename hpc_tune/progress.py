@@ -1,0 +1,65 @@
+"""What a live search looks like: written by its driver, read by whoever watches."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpc_tune.durable import read_json, write_json
+
+__all__ = ["Best", "Progress", "improves"]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best result so far and the config that gave it."""
+
+    trial_id: str
+    value: float
+    iteration: int
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A search at one instant."""
+
+    phase: str
+    """``starting``, ``running`` or ``ending``."""
+    total: int = 0
+    """Trials in all, once every one has been suggested."""
+    states: dict[str, int] = field(default_factory=dict)
+    """Number of trials by Ray Tune's status words."""
+    slots: int = 0
+    """Trials that can run at the same time."""
+    iterations: int = 0
+    """Results reported in this attempt."""
+    best: Best | None = None
+    eta_seconds: float | None = None
+    """From the finished trials of this attempt; None until one has finished."""
+    elapsed: float = 0.0
+    notes: tuple[str, ...] = ()
+    """Things to know that are no errors, such as trials running on CPUs."""
+
+    def write(self, path: Path) -> None:
+        """Replace the progress file."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> Progress | None:
+        """Return what the file says, or None when there is none yet."""
+        record = read_json(path)
+        if record is None:
+            return None
+        best = record.pop("best")
+        notes = tuple(record.pop("notes"))
+        return cls(**record, best=Best(**best) if best else None, notes=notes)
+
+
+def improves(value: float, best: float | None, mode: str) -> bool:
+    """Tell whether a metric's value beats the best so far; NaN never does."""
+    if math.isnan(value):
+        return False
+    return best is None or (value > best if mode == "max" else value < best)

@@ -1,0 +1,239 @@
+"""How results look on a terminal, in a pipe and as JSON. The only module that prints."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hpc_tune.errors import HpcTuneError
+from hpc_tune.experiment.duration import format_seconds
+from hpc_tune.operations import Collected, Ended, Watcher
+from hpc_tune.progress import Best, Progress
+from hpc_tune.run import RunDir
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+
+    from hpc_tune.experiment.spec import Experiment
+
+__all__ = ["JSON_SCHEMA", "LineWatcher", "TableWatcher", "ended", "error", "tables", "to_json", "watcher"]
+
+JSON_SCHEMA = 1
+
+LINE_INTERVAL = 10.0
+"""Seconds between two progress lines when nothing else calls for one."""
+
+_WORDS = {
+    "TERMINATED": "finished",
+    "RUNNING": "running",
+    "PENDING": "waiting",
+    "PAUSED": "paused",
+    "ERROR": "failed",
+    "INTERRUPTED": "interrupted",
+}
+
+
+def error(failure: HpcTuneError) -> None:
+    """Say what went wrong and what to type next."""
+    click.echo(f"error: {failure.message}", err=True)
+    if failure.hint:
+        click.echo(f"hint: {failure.hint}", err=True)
+
+
+def number(value: Any) -> str:
+    """Return a number as people read it; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:.6g}"
+
+
+def _states(states: Mapping[str, int]) -> str:
+    return ", ".join(f"{states[state]} {word}" for state, word in _WORDS.items() if states.get(state))
+
+
+def _best(best: Best, metric: str) -> str:
+    return f"best {metric} {number(best.value)} (trial {best.trial_id}, iteration {best.iteration})"
+
+
+def _settings(config: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={number(value)}" for key, value in config.items())
+
+
+class LineWatcher(Watcher):
+    """Plain lines, for a log file or a pipe: one when something happened, and one now and then."""
+
+    def __init__(self) -> None:
+        self._metric = ""
+        self._last: tuple[Any, ...] = ()
+        self._printed = 0.0
+
+    def started(self, run: RunDir, experiment: Experiment, notes: Sequence[str]) -> None:
+        """Name the run, its size and what to know."""
+        self._metric = experiment.metric
+        click.echo(f"run {run.name}: {experiment.total_trials} trials of {experiment.trainable}")
+        click.echo(f"in {run.path}")
+        for note in notes:
+            click.echo(f"note: {note}")
+
+    def progress(self, progress: Progress) -> None:
+        """Print a line when a trial has ended or the best has changed, and every ten seconds."""
+        over = (progress.states.get("TERMINATED", 0), progress.states.get("ERROR", 0))
+        state = (progress.phase, over, progress.best.trial_id if progress.best else None)
+        now = time.monotonic()
+        if state == self._last and now - self._printed < LINE_INTERVAL:
+            return
+        self._last, self._printed = state, now
+        click.echo(_line(progress, self._metric))
+
+    def stopping(self) -> None:
+        """Say that the first interrupt was heard."""
+        click.echo("stopping: saving the state of the search (interrupt again to end at once)")
+
+
+def _line(progress: Progress, metric: str) -> str:
+    if progress.phase == "starting":
+        return "starting Ray"
+    parts = [f"{format_seconds(progress.elapsed)}: {_states(progress.states)} of {progress.total}"]
+    if progress.best:
+        parts.append(_best(progress.best, metric))
+    if progress.eta_seconds:
+        parts.append(f"about {format_seconds(progress.eta_seconds)} left")
+    return " · ".join(parts)
+
+
+class TableWatcher(LineWatcher):
+    """A live table on a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._live: Live | None = None
+
+    def started(self, run: RunDir, experiment: Experiment, notes: Sequence[str]) -> None:
+        """Print the head and open the table below it."""
+        from rich.live import Live
+
+        super().started(run, experiment, notes)
+        self._live = Live(transient=True, auto_refresh=False)
+        self._live.start()
+
+    def progress(self, progress: Progress) -> None:
+        """Draw the table anew."""
+        if self._live is not None:
+            self._live.update(_table(progress, self._metric), refresh=True)
+
+    def stopping(self) -> None:
+        """Close the table and say that the first interrupt was heard."""
+        self.closed()
+        super().stopping()
+
+    def closed(self) -> None:
+        """Wipe the table; what comes next takes its place."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def _table(progress: Progress, metric: str) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    if progress.phase == "starting":
+        return Text("starting Ray …")
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row("trials", f"{_states(progress.states)} of {progress.total}; {progress.slots} at a time")
+    if progress.best:
+        grid.add_row("best", _best(progress.best, metric).removeprefix("best "))
+        grid.add_row("", _settings(progress.best.config))
+    left = f", about {format_seconds(progress.eta_seconds)} left" if progress.eta_seconds else ""
+    grid.add_row("time", format_seconds(progress.elapsed) + left)
+    return grid
+
+
+def watcher(*, as_json: bool) -> Watcher:
+    """Return who follows a live search: nobody, a table, or lines."""
+    if as_json:
+        return Watcher()
+    return TableWatcher() if sys.stdout.isatty() else LineWatcher()
+
+
+def ended(result: Ended, *, as_json: bool) -> None:
+    """Show how an attempt ended, the answer, and where the tables are."""
+    if as_json:
+        click.echo(to_json(_ended_record(result)))
+        return
+    click.echo(f"{result.outcome.ending}: {result.outcome.reason}")
+    if result.outcome.hint:
+        click.echo(f"hint: {result.outcome.hint}")
+    if result.collected is not None:
+        tables(result.collected)
+    if result.collect_error is not None:
+        click.echo(f"error: {result.collect_error}", err=True)
+    if result.outcome.ending == "interrupted":
+        click.echo(f"continue with: hpc-tune resume {result.run.path}")
+
+
+def tables(collected: Collected) -> None:
+    """Show the best trial, how many there are of each state, and the files."""
+    summary = collected.summary
+    states = {state: summary.get(state.lower(), 0) for state in _WORDS}
+    click.echo(f"trials: {_states(states) or 'none yet'}")
+    if collected.best is not None:
+        best = collected.best
+        value, iteration = number(best["best_value"]), int(best["best_iteration"])
+        click.echo(f"best {summary['metric']}: {value} (trial {best['trial_id']}, iteration {iteration})")
+        for key, setting in best.items():
+            if key.startswith("config/"):
+                click.echo(f"  {key.removeprefix('config/')} = {number(setting)}")
+    if collected.warning:
+        click.echo(f"note: {collected.warning}")
+    click.echo("tables: " + " ".join(str(path) for path in collected.files))
+
+
+def collected_record(collected: Collected) -> dict[str, Any]:
+    """Return what ``--json`` shows of a run's tables."""
+    return {
+        "run": collected.run.name,
+        "path": str(collected.run.path),
+        "files": [str(path) for path in collected.files],
+        "summary": collected.summary,
+        "best": collected.best,
+        "warning": collected.warning,
+    }
+
+
+def _ended_record(result: Ended) -> dict[str, Any]:
+    record = {
+        "run": result.run.name,
+        "path": str(result.run.path),
+        "attempt": result.attempt.number,
+        "ending": result.outcome.ending,
+        "reason": result.outcome.reason,
+        "hint": result.outcome.hint,
+        "notes": list(result.notes),
+        "collect_error": result.collect_error,
+    }
+    if result.collected is not None:
+        record |= collected_record(result.collected)
+    return record
+
+
+def to_json(record: Mapping[str, Any]) -> str:
+    """Return a versioned JSON object; what is not a number becomes null, since JSON has no NaN."""
+    return json.dumps({"schema": JSON_SCHEMA} | _plain(record), indent=2, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if hasattr(value, "item"):  # a NumPy scalar
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

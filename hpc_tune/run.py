@@ -1,0 +1,320 @@
+"""The run directory: every path of a run, and the records that are kept there."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import StrictSoftFileLock, Timeout
+
+from hpc_tune import __version__
+from hpc_tune.durable import read_json, write_json
+from hpc_tune.errors import RunBusy, RunError, RunNotFound
+from hpc_tune.experiment.load import LoadedExperiment
+from hpc_tune.experiment.nearest import did_you_mean
+from hpc_tune.experiment.spec import spec_hash
+from hpc_tune.process import is_alive
+from hpc_tune.snapshot import take_snapshot
+
+__all__ = ["Attempt", "Outcome", "RunDir", "find_run", "list_runs"]
+
+SCHEMA = 1
+
+Ending = Literal["completed", "interrupted", "failed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended. ``interrupted`` can go on; ``failed`` needs its owner first."""
+
+    ending: Ending
+    reason: str
+    exit_code: int = 0
+    ended: float = 0.0
+    hint: str | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of a run: a folder ``attempts/001`` with its records and logs."""
+
+    path: Path
+
+    @property
+    def number(self) -> int:
+        """The attempt's number, from 1."""
+        return int(self.path.name)
+
+    @property
+    def record_file(self) -> Path:
+        """What the attempt was given; written once by its driver."""
+        return self.path / "attempt.json"
+
+    @property
+    def progress_file(self) -> Path:
+        """What the search looks like now; replaced by the driver every second or so."""
+        return self.path / "progress.json"
+
+    @property
+    def outcome_file(self) -> Path:
+        """How the attempt ended; absent while it is live, or when nobody was left to write it."""
+        return self.path / "outcome.json"
+
+    @property
+    def driver_log(self) -> Path:
+        """Everything that the driver and Ray said."""
+        return self.path / "driver.log"
+
+    @property
+    def token_file(self) -> Path:
+        """The secret without which nobody talks to this attempt's Ray (0600)."""
+        return self.path / "token"
+
+    def outcome(self) -> Outcome | None:
+        """Return how the attempt ended, or None when that is not on record."""
+        record = read_json(self.outcome_file)
+        return Outcome(**record) if record else None
+
+    def end(self, outcome: Outcome) -> None:
+        """Put on record how the attempt ended, unless it is already."""
+        if not self.outcome_file.exists():
+            write_json(self.outcome_file, asdict(outcome) | {"ended": time.time()})
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """One execution of an experiment.
+
+    ```text
+    fashion-mnist-asha-20261122-101500/       0700
+      run.json                what, when, by whom, versions, spec hash; written once
+      experiment.toml         the experiment file as submitted
+      code/                   a snapshot of the experiment's folder
+      run.lock                held by the driver of a live attempt
+      attempts/001/           attempt.json, progress.json, outcome.json, token, driver.log
+      storage/                one folder per trial; state.zip, the state of the search
+      trials.csv history.csv summary.csv
+    ```
+    """
+
+    path: Path
+
+    @classmethod
+    def create(
+        cls, runs_dir: Path, loaded: LoadedExperiment, *, overrides: Sequence[str], seed: int, command: Sequence[str]
+    ) -> RunDir:
+        """Create the directory with all that an attempt needs; ``run.json`` comes last and makes it a run.
+
+        Raises:
+            RunError: if it cannot be created; nothing of it is left then.
+        """
+        run = cls(_reserve(runs_dir, loaded.experiment.name))
+        try:
+            run._fill(loaded, overrides=overrides, seed=seed, command=command)
+        except OSError as error:
+            shutil.rmtree(run.path, ignore_errors=True)
+            raise _cannot_create(runs_dir, error) from error
+        except BaseException:
+            shutil.rmtree(run.path, ignore_errors=True)
+            raise
+        return run
+
+    def _fill(self, loaded: LoadedExperiment, *, overrides: Sequence[str], seed: int, command: Sequence[str]) -> None:
+        for folder in (self.code, self.attempts_dir, self.storage):
+            folder.mkdir(mode=0o700)
+        take_snapshot(loaded.folder, self.code)
+        experiment_file = self.path / f"experiment{loaded.path.suffix}"
+        shutil.copyfile(loaded.path, experiment_file)
+        spec = loaded.experiment.as_json()
+        record = {
+            "schema": SCHEMA,
+            "name": loaded.experiment.name,
+            "created": time.time(),
+            "user": getpass.getuser(),
+            "host": socket.gethostname(),
+            "command": list(command),
+            "versions": _versions(),
+            "source": str(loaded.path.resolve()),
+            "experiment_file": experiment_file.name,
+            "overrides": list(overrides),
+            "seed": seed,
+            "spec": spec,
+            "spec_hash": spec_hash(spec),
+        }
+        write_json(self.record_file, record)
+
+    @property
+    def name(self) -> str:
+        """The directory's name, by which commands find the run."""
+        return self.path.name
+
+    @property
+    def record_file(self) -> Path:
+        """The run record, written once."""
+        return self.path / "run.json"
+
+    @property
+    def code(self) -> Path:
+        """The snapshot of the experiment's folder."""
+        return self.path / "code"
+
+    @property
+    def attempts_dir(self) -> Path:
+        """The folder of the attempts."""
+        return self.path / "attempts"
+
+    @property
+    def storage(self) -> Path:
+        """Ray Tune's storage path: one folder per trial."""
+        return self.path / "storage"
+
+    def record(self) -> dict[str, Any]:
+        """Return the run record.
+
+        Raises:
+            RunError: if it is missing or of a newer schema.
+        """
+        record = read_json(self.record_file)
+        if record is None:
+            raise RunError(f"{self.record_file} is missing or damaged")
+        if record["schema"] > SCHEMA:
+            raise RunError(
+                f"{self.path} was written by hpc_tune {record['versions'].get('hpc-tune')}; this is {__version__}"
+            )
+        return record
+
+    @property
+    def experiment_file(self) -> Path:
+        """The experiment file as it was submitted."""
+        return self.path / str(self.record()["experiment_file"])
+
+    def attempts(self) -> list[Attempt]:
+        """Return the attempts so far, oldest first."""
+        return [Attempt(path) for path in sorted(self.attempts_dir.glob("[0-9][0-9][0-9]"))]
+
+    def new_attempt(self) -> Attempt:
+        """Make the next attempt's folder. Two callers at once get two numbers: mkdir is the lock."""
+        number = len(self.attempts()) + 1
+        while True:
+            path = self.attempts_dir / f"{number:03d}"
+            try:
+                path.mkdir(mode=0o700)
+            except FileExistsError:
+                number += 1
+            else:
+                return Attempt(path)
+
+    def holder(self) -> str | None:
+        """Name the process that is at work in the run, or None when there is none."""
+        claims = [claim for claim in self._lock().claims if not _is_stale(claim)]
+        return f"process {claims[0].pid} on {claims[0].hostname}" if claims else None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for as long as the block lasts.
+
+        The lock is one of files and renames, since flock does not exclude processes on other clients of a shared
+        file system. A claim whose process has died on this machine is removed.
+
+        Raises:
+            RunBusy: if a live process holds it, or one on another machine.
+        """
+        lock = self._lock()
+        for claim in filter(_is_stale, lock.claims):
+            lock.force_break(claim.name)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunBusy(f"{self.name} is live: {self.holder() or 'another process'} is at work in it") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _lock(self) -> StrictSoftFileLock:
+        return StrictSoftFileLock(str(self.path / "run.lock"), mode=0o600)
+
+
+def _is_stale(claim: Any) -> bool:
+    """Tell whether a claim's process is known to be gone; on another machine nobody here can know."""
+    return claim.hostname == socket.gethostname() and not is_alive(claim.pid)
+
+
+def _reserve(runs_dir: Path, name: str) -> Path:
+    """Make a directory that nobody else has: two runs of one second get two names."""
+    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            path = runs_dir.resolve() / (f"{name}-{stamp}" if number == 1 else f"{name}-{stamp}-{number}")
+            try:
+                path.mkdir(mode=0o700)
+            except FileExistsError:
+                number += 1
+            else:
+                return path
+    except OSError as error:
+        raise _cannot_create(runs_dir, error) from error
+
+
+def _cannot_create(runs_dir: Path, error: OSError) -> RunError:
+    return RunError(
+        f"cannot create a run in {runs_dir}: {error.strerror or error}",
+        hint="choose another place with --runs-dir DIR or $HPC_TUNE_RUNS_DIR",
+    )
+
+
+def _versions() -> Mapping[str, str]:
+    versions = {"hpc-tune": __version__, "python": platform.python_version(), "executable": sys.executable}
+    for package in ("ray", "torch"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def list_runs(runs_dir: Path) -> list[RunDir]:
+    """Return the runs below a directory, oldest first. Folders without a run record are not runs (yet)."""
+    try:
+        found = [
+            RunDir(Path(entry.path)) for entry in os.scandir(runs_dir) if (Path(entry.path) / "run.json").is_file()
+        ]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(found, key=lambda run: (run.record_file.stat().st_mtime, run.name))
+
+
+def find_run(runs_dir: Path, reference: str | None) -> RunDir:
+    """Return the run that a user means: a directory, a name, a unique prefix, or the latest.
+
+    Raises:
+        RunNotFound: if there is none, or several.
+    """
+    if reference is not None and (Path(reference) / "run.json").is_file():
+        return RunDir(Path(reference).resolve())
+    runs = list_runs(runs_dir)
+    if not runs:
+        raise RunNotFound(f"there are no runs in {runs_dir}", hint="start one with: hpc-tune run EXPERIMENT")
+    if reference is None:
+        return RunDir(runs[-1].path.resolve())
+    matches = [run for run in runs if run.name == reference] or [run for run in runs if run.name.startswith(reference)]
+    if len(matches) == 1:
+        return RunDir(matches[0].path.resolve())
+    if matches:
+        listed = ", ".join(run.name for run in matches)
+        raise RunNotFound(f"{reference!r} could be any of {listed}", hint="type more of the name")
+    raise RunNotFound(f"no run {reference!r} in {runs_dir}", hint=did_you_mean(reference, [run.name for run in runs]))

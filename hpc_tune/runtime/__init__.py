@@ -1,0 +1,1 @@
+"""What runs inside the allocation, or on this machine: the only part that imports Ray."""

@@ -1,0 +1,188 @@
+"""The driver: the process that runs Tune for one attempt of a run.
+
+It is started by ``hpc-tune run`` and ``resume`` on this machine. Everything that it and Ray say goes to
+``driver.log``; what its caller needs to know, it writes to ``progress.json`` and ``outcome.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import errno
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from hpc_tune.durable import read_json
+from hpc_tune.errors import HpcTuneError, RunError, TrialsFailed
+from hpc_tune.experiment.capacity import Node, fit_trial, slots
+from hpc_tune.experiment.load import LoadedExperiment, load_experiment
+from hpc_tune.experiment.source import resolve
+from hpc_tune.progress import Progress
+from hpc_tune.run import Attempt, Outcome, RunDir
+from hpc_tune.runtime.environment import prepare_environment, write_token
+
+__all__ = ["main"]
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+class Interrupted(BaseException):
+    """A signal came while there was nothing to save."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one attempt and put its outcome on record; the exit code is the outcome's."""
+    parser = argparse.ArgumentParser(prog="python -m hpc_tune.runtime.driver")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("attempt", type=Path)
+    parser.add_argument("--temp-dir", type=Path, required=True, help="private, short, on this node's own disk")
+    parsed = parser.parse_args(arguments)
+    attempt = Attempt(parsed.attempt)
+    outcome = _outcome(RunDir(parsed.run), attempt, parsed.temp_dir)
+    attempt.end(outcome)
+    return outcome.exit_code
+
+
+def _failure(run: RunDir, attempt: Attempt, error: Exception) -> Outcome:
+    """Say in one sentence what went wrong; Tune wraps it in errors of its own."""
+    cause: BaseException = error
+    while (inner := cause.__cause__ or cause.__context__) is not None:
+        cause = inner
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = f"make room, then: hpc-tune resume {run.path}"
+        return Outcome("failed", f"{cause.strerror}: {cause.filename or run.path}", exit_code=1, hint=hint)
+    return Outcome("failed", f"{type(cause).__name__}: {cause}", exit_code=1, hint=f"see {attempt.driver_log}")
+
+
+def _outcome(run: RunDir, attempt: Attempt, temp_dir: Path) -> Outcome:
+    try:
+        _catch_signals()
+        _end_with_parent()
+        with run.locked():
+            return _Driver(run, attempt, temp_dir).drive()
+    except Interrupted:
+        return Outcome("interrupted", "stopped before the first trial")
+    except HpcTuneError as error:
+        return Outcome("failed", error.message, exit_code=error.exit_code, hint=error.hint)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: whatever happened goes on record
+        traceback.print_exc()
+        return _failure(run, attempt, error)
+
+
+def _catch_signals() -> None:
+    """Until Tune installs its own handlers, a signal means that there is nothing to save."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, interrupt)
+
+
+def _pass_on_termination() -> None:
+    """Have SIGTERM do what SIGUSR1 does: Tune saves and returns. Ray's own handler would just exit."""
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGUSR1))
+
+
+def _end_with_parent() -> None:
+    """Save and end when the process that started us is killed, so that nobody is left at work in the run."""
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        raise Interrupted
+
+
+class _Driver:
+    def __init__(self, run: RunDir, attempt: Attempt, temp_dir: Path) -> None:
+        self._run = run
+        self._attempt = attempt
+        self._temp_dir = temp_dir
+        self._record = run.record()
+        given = read_json(attempt.record_file) or {}
+        self._node = Node(given["cpus"], given["gpus"])
+        self._retry_errors = bool(given.get("retry_errors"))
+        self._loaded: LoadedExperiment = load_experiment(
+            run.experiment_file, self._record["overrides"], folder=run.code
+        )
+        self._experiment = self._loaded.experiment
+        self._trial = fit_trial(self._experiment.trial, [self._node])
+        self._seed = int(self._record["seed"])
+
+    def drive(self) -> Outcome:
+        """Start Ray, search, and say how it ended."""
+        Progress("starting", total=self._experiment.total_trials).write(self._attempt.progress_file)
+        write_token(self._attempt.token_file)
+        prepare_environment(os.environ, token=self._attempt.token_file, code=self._run.code, cpus=self._trial.cpus)
+        with ThreadPoolExecutor(1) as background:
+            # the user's imports and data take as long as Ray's start: side by side
+            users = background.submit(self._load_users_code)
+            self._start_ray()
+            trainable, data = users.result()
+        try:
+            return self._search(trainable, data)
+        finally:
+            self._stop_ray()
+
+    def _load_users_code(self) -> tuple[Any, Any]:
+        trainable = resolve(self._experiment.trainable, self._run.code)
+        load_data = self._experiment.data
+        return trainable, resolve(load_data, self._run.code)() if load_data is not None else None
+
+    def _start_ray(self) -> None:
+        import ray
+
+        try:
+            ray.init(
+                address="local",
+                num_cpus=int(self._node.cpus),
+                num_gpus=int(self._node.gpus),
+                include_dashboard=False,
+                log_to_driver=False,
+                _temp_dir=str(self._temp_dir),
+            )
+        except (RuntimeError, OSError, ConnectionError) as error:
+            raise RunError(f"Ray did not start: {error}", hint=f"see {self._attempt.driver_log}") from error
+        _pass_on_termination()
+
+    def _stop_ray(self) -> None:
+        import ray
+
+        ray.shutdown()
+
+    def _search(self, trainable: Any, data: Any) -> Outcome:
+        from hpc_tune.runtime.tuning import Tuning
+
+        tuning = Tuning(
+            self._experiment,
+            storage=self._run.storage,
+            trial=self._trial,
+            slots=slots(self._trial, [self._node]),
+            seed=self._seed,
+            progress_file=self._attempt.progress_file,
+        )
+        ended = tuning.run(
+            trainable, data, retry_errors=self._retry_errors, seconds_spent=_seconds_spent(self._run, self._attempt)
+        )
+        if ended.unfinished:
+            return Outcome("interrupted", "stopped by a signal; the state is saved")
+        if ended.trials and ended.errors == ended.trials:
+            error = TrialsFailed(f"all {ended.trials} trials failed", hint="see the column error in trials.csv")
+            return Outcome("failed", error.message, exit_code=error.exit_code, hint=error.hint)
+        return Outcome("completed", ended.reason)
+
+
+def _seconds_spent(run: RunDir, current: Attempt) -> float:
+    """Return how long the attempts before this one searched: a time budget is the run's, not the attempt's."""
+    earlier = (Progress.read(attempt.progress_file) for attempt in run.attempts() if attempt.number < current.number)
+    return sum(progress.elapsed for progress in earlier if progress)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""What trials report, written to the storage path as it comes: ``params.json`` and ``result.json`` per trial.
+
+Tune's own loggers write on the driver's disk and are copied later. These two files are the record that everything
+else follows: the tables, and after a kill the trials that go on from them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from ray.tune.result import AUTO_RESULT_KEYS
+from ray.tune.utils.util import SafeFallbackEncoder
+
+from hpc_tune.durable import replacing, write_text
+
+__all__ = ["AUTOMATIC_KEYS", "Reported", "ResultsLog", "reported_results"]
+
+AUTOMATIC_KEYS = frozenset({*AUTO_RESULT_KEYS, "trial_id", "experiment_tag", "done", "should_checkpoint"})
+"""Keys that Tune adds to every result; whatever else is in one, the trainable reported."""
+
+MOST_OPEN_FILES = 200
+
+
+@dataclass(frozen=True)
+class Reported:
+    """One result as it stands in ``result.json``."""
+
+    metrics: dict[str, Any]
+    checkpoint: Path | None
+    """The checkpoint that came with it, if it is still there."""
+
+    @property
+    def iteration(self) -> int:
+        """Tune's ``training_iteration``."""
+        return int(self.metrics["training_iteration"])
+
+    @property
+    def done(self) -> bool:
+        """Whether Tune ended the trial with this result."""
+        return bool(self.metrics.get("done"))
+
+
+class ResultsLog(Callback):
+    """Writes each trial's config, results and error to its folder on the storage path."""
+
+    def __init__(self, storage: Path) -> None:
+        self._storage = storage
+        self._files: dict[str, BinaryIO] = {}
+        self._configs: dict[str, str] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Write the config; a trial that exploits another starts again with a new one."""
+        config = json.dumps(trial.config, indent=2, cls=SafeFallbackEncoder)
+        if self._configs.get(trial.trial_id) != config:
+            self._folder(trial).mkdir(parents=True, exist_ok=True)
+            write_text(self._folder(trial) / "params.json", config + "\n")
+            self._configs[trial.trial_id] = config
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Append one line, in one write: a reader may come at any time."""
+        kept = {key: value for key, value in result.items() if key != "config"}
+        line = json.dumps(kept, cls=SafeFallbackEncoder)
+        file = self._file(trial)
+        file.write(line.encode() + b"\n")
+        file.flush()
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Close the trial's file."""
+        self._close(trial.trial_id)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Keep the traceback, which Ray leaves on the driver's own disk."""
+        self._close(trial.trial_id)
+        if trial.error_file and Path(trial.error_file).is_file():
+            self._folder(trial).mkdir(parents=True, exist_ok=True)
+            with replacing(self._folder(trial) / "error.txt") as file:
+                file.write(Path(trial.error_file).read_bytes())
+
+    on_trial_recover = on_trial_error
+
+    def _folder(self, trial: Trial) -> Path:
+        return self._storage / str(trial.trial_id)
+
+    def _file(self, trial: Trial) -> BinaryIO:
+        """Return the trial's open file; of many paused trials only some stay open."""
+        file = self._files.pop(trial.trial_id, None)
+        if file is None:
+            if len(self._files) >= MOST_OPEN_FILES:
+                self._close(next(iter(self._files)))
+            self._folder(trial).mkdir(parents=True, exist_ok=True)
+            file = _open_for_append(self._folder(trial) / "result.json")
+        self._files[trial.trial_id] = file
+        return file
+
+    def _close(self, trial_id: str) -> None:
+        if (file := self._files.pop(trial_id, None)) is not None:
+            file.close()
+
+
+def _open_for_append(path: Path) -> BinaryIO:
+    """Open behind the last whole line: a killed driver may have left half of one."""
+    file = path.open("a+b")
+    if file.tell():
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
+    return file
+
+
+def reported_results(folder: Path) -> Iterator[Reported]:
+    """Yield the results in a trial's folder in the order they were written; half-written lines are passed over."""
+    try:
+        lines = (folder / "result.json").read_bytes().splitlines()
+    except FileNotFoundError:
+        return
+    for line in lines:
+        try:
+            metrics = json.loads(line)
+        except ValueError:
+            continue
+        if not isinstance(metrics, dict) or "training_iteration" not in metrics:
+            continue
+        name = metrics.get("checkpoint_dir_name")
+        checkpoint = folder / name if name and (folder / name).is_dir() else None
+        yield Reported(metrics, checkpoint)

@@ -1,0 +1,1 @@
+"""What Slurm itself reads: the job template, the site profiles and the sandbox, shipped as package data."""
