@@ -26,7 +26,7 @@ from hpc_tune.experiment.load import LoadedExperiment, load_experiment
 from hpc_tune.experiment.source import resolve
 from hpc_tune.progress import Progress
 from hpc_tune.run import Attempt, Outcome, RunDir
-from hpc_tune.runtime.environment import prepare_environment, write_token
+from hpc_tune.runtime.environment import limit_threads, prepare_environment, write_token
 
 __all__ = ["main"]
 
@@ -105,6 +105,9 @@ class _Driver:
         self._attempt = attempt
         self._temp_dir = temp_dir
         self._record = run.record()
+        # before the experiment: a .py file imports Ray, which looks at its environment then and there
+        write_token(attempt.token_file)
+        prepare_environment(os.environ, token=attempt.token_file, code=run.code)
         given = read_json(attempt.record_file) or {}
         self._node = Node(given["cpus"], given["gpus"])
         self._retry_errors = bool(given.get("retry_errors"))
@@ -118,8 +121,7 @@ class _Driver:
     def drive(self) -> Outcome:
         """Start Ray, search, and say how it ended."""
         Progress("starting", total=self._experiment.total_trials).write(self._attempt.progress_file)
-        write_token(self._attempt.token_file)
-        prepare_environment(os.environ, token=self._attempt.token_file, code=self._run.code, cpus=self._trial.cpus)
+        limit_threads(os.environ, self._trial.cpus)
         with ThreadPoolExecutor(1) as background:
             # the user's imports and data take as long as Ray's start: side by side
             users = background.submit(self._load_users_code)

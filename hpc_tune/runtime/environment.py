@@ -7,7 +7,7 @@ import secrets
 from collections.abc import MutableMapping
 from pathlib import Path
 
-__all__ = ["prepare_environment", "write_token"]
+__all__ = ["limit_threads", "prepare_environment", "write_token"]
 
 _PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
 
@@ -19,7 +19,13 @@ def write_token(path: Path) -> None:
         file.write(secrets.token_hex(32))
 
 
-def prepare_environment(environment: MutableMapping[str, str], *, token: Path, code: Path, cpus: float) -> None:
+def limit_threads(environment: MutableMapping[str, str], cpus: float) -> None:
+    """Have numerical libraries use a trial's CPUs, unless the user has decided otherwise."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        environment.setdefault(name, str(max(1, int(cpus))))
+
+
+def prepare_environment(environment: MutableMapping[str, str], *, token: Path, code: Path) -> None:
     """Set what must hold in the driver, in Ray and in each trial, before any of them imports Ray.
 
     Nothing is left to chance or to the user's home: Ray would pick up a token file, a cluster address or a proxy of
@@ -30,7 +36,6 @@ def prepare_environment(environment: MutableMapping[str, str], *, token: Path, c
         environment.pop(name.upper(), None)
     environment.pop("RAY_ADDRESS", None)
     environment.pop("RAY_AUTH_TOKEN", None)
-    threads = str(max(1, int(cpus)))
     environment.update(
         RAY_AUTH_MODE="token",
         RAY_AUTH_TOKEN_PATH=str(token),
@@ -39,7 +44,5 @@ def prepare_environment(environment: MutableMapping[str, str], *, token: Path, c
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",  # results_log.py takes their place
         TUNE_FUNCTION_THREAD_TIMEOUT_S="60",  # a stopped trial may need more than Tune's 2 s to let go of its worker
         RAY_ENABLE_ZERO_COPY_TORCH_TENSORS="1",
-        OMP_NUM_THREADS=environment.get("OMP_NUM_THREADS", threads),
-        MKL_NUM_THREADS=environment.get("MKL_NUM_THREADS", threads),
         PYTHONPATH=os.pathsep.join(filter(None, [str(code), environment.get("PYTHONPATH")])),
     )

@@ -245,6 +245,27 @@ def test_lines_that_are_json_only_together_are_not_taken(storage: Storage) -> No
     assert tables.report.malformed_lines == 2
 
 
+def test_two_lines_that_are_two_results_only_together_are_not_taken(storage: Storage) -> None:
+    together = '{"training_iteration": 7, "acc": "\n"}, {"training_iteration": 8}\n'
+    storage.trial("a_00000", result(1, acc=0.5), together)
+    assert read(storage).history["training_iteration"].tolist() == [1]
+
+
+def test_a_nested_object_at_the_end_of_half_a_line_is_not_a_result(storage: Storage) -> None:
+    storage.trial("a_00000", result(1, acc=0.5), '{"donor": {"training_iteration": 9, "acc": 1}\n')
+    tables = read(storage)
+    assert tables.history["training_iteration"].tolist() == [1]
+    assert tables.report.malformed_lines == 1
+
+
+def test_the_line_written_last_tells_where_and_until_when_a_trial_ran(storage: Storage) -> None:
+    first_life = [result(n, acc=0.5, done=n == 4) for n in (1, 2, 3, 4)]
+    storage.trial("a_00000", *first_life, result(1, acc=0.5, hostname="iris-173", timestamp=START + 100))
+    (trial,) = rows(read(storage).trials)
+    assert (trial["node"], trial["status"], trial["iterations"]) == ("iris-173", "INTERRUPTED", 4)
+    assert (trial["started"], trial["ended"]) == ("2026-11-24T00:01:40Z", "2026-11-24T00:03:20Z")
+
+
 @pytest.mark.parametrize("half", ['{"acc": 0.1, "loss": {"g', "\0\0\0\0", '{"acc": 0.9, "s": "half a text'])
 def test_a_result_appended_to_half_a_line_is_not_lost(storage: Storage, half: str) -> None:
     storage.trial("a_00000", result(1, acc=0.5), half, result(2, loss={"g": 1.0}, acc=0.6))
@@ -457,9 +478,11 @@ def test_a_status_of_a_later_ray_is_passed_on(storage: Storage) -> None:
     assert status_of(read(storage)) == {"a_00000": "HIBERNATING"}
 
 
-def test_the_newest_member_of_the_state_counts(storage: Storage) -> None:
-    storage.state(member="experiment_state-2026-11-24_00-02-15.json", a_00000="TERMINATED")
-    storage.state(member="experiment_state-2026-11-23_23-59-59.json", a_00000="ERROR")
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_the_newest_member_of_the_state_counts(storage: Storage, newest_first: bool) -> None:
+    members = [("2026-11-23_23-59-59", "ERROR"), ("2026-11-24_00-02-15", "TERMINATED")]
+    for time, status in sorted(members, reverse=newest_first):
+        storage.state(member=f"experiment_state-{time}.json", a_00000=status)
     assert status_of(read(storage)) == {"a_00000": "TERMINATED"}
 
 
@@ -471,6 +494,14 @@ def damage_content(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[200] ^= 0xFF
     path.write_bytes(data)
+
+
+def damage_word(path: Path) -> None:
+    """Leave valid JSON behind: only the checksum tells, and that comes after all that we need not read."""
+    with zipfile.ZipFile(path, "w") as archive:
+        whole = state_json(static("a_00000", "ERROR")).replace('"stats": {}', f'"stats": "{"x" * 3_000_000}"')
+        archive.writestr(MEMBER, whole)
+    path.write_bytes(path.read_bytes().replace(b"ERROR", b"OTHER"))
 
 
 def without_member(path: Path) -> None:
@@ -488,7 +519,7 @@ def a_trial_of_numbers(path: Path) -> None:
         archive.writestr("experiment_state-1.json", '{"trial_data": [[1, 2]]}')
 
 
-DAMAGES = [damage_tail, damage_content, without_member, half_a_member, a_trial_of_numbers]
+DAMAGES = [damage_tail, damage_content, damage_word, without_member, half_a_member, a_trial_of_numbers]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -622,7 +653,8 @@ def test_a_class_trainable_has_its_newest_checkpoint_that_is_not_empty(storage: 
     for number in (999999, 1000000, 1000001):
         (folder / f"checkpoint_{number:06d}").mkdir()
     (folder / "checkpoint_000009").touch()
-    (folder / "checkpoint_1000000" / "model.pt").touch()
+    for number in (999999, 1000000):
+        (folder / f"checkpoint_{number:06d}" / "model.pt").touch()
     (folder / "checkpoint_tmp0000").mkdir()
     assert read(storage).trials["checkpoint"].tolist() == ["storage/a_00000/checkpoint_1000000"]
 
@@ -730,6 +762,11 @@ def test_any_text_survives_the_round_trip(storage: Storage, tmp_path: Path, text
     if "\0" not in text:
         back = pandas.read_csv(tmp_path / "history.csv", keep_default_na=False)
         assert back["note"].tolist() == [text]
+
+
+def test_a_carriage_return_in_a_name_survives(storage: Storage, tmp_path: Path) -> None:
+    storage.trial("a_00000", result(1, acc=0.5), config={"a\rb": 1})
+    assert written(tmp_path, read(storage))["trials"][0]["config/a\rb"] == "1"
 
 
 def test_a_lone_surrogate_is_escaped(storage: Storage, tmp_path: Path) -> None:

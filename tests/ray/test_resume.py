@@ -1,0 +1,191 @@
+"""Interrupted searches go on: nothing finished is trained again, nothing is left out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.ray.conftest import Search, wait_until
+
+pytestmark = pytest.mark.ray
+
+PBT = Path(__file__).parents[2] / "experiments" / "fashion_mnist" / "pbt.toml"
+
+LEDGER = """
+import json, tempfile, time
+from pathlib import Path
+from ray import tune
+
+def train(config):
+    checkpoint = tune.get_checkpoint()
+    state = json.loads(Path(checkpoint.path, "state.json").read_text()) if checkpoint else {"step": 0, "score": 0.0}
+    trial = tune.get_context().get_trial_id()
+    for step in range(state["step"], 6):
+        time.sleep(0.3)
+        with open(config["ledger"], "a") as ledger:
+            ledger.write(f"{trial} {step}\\n")
+        state = {"step": step + 1, "score": state["score"] * 1.5 + config["lr"] * step}
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "state.json").write_text(json.dumps(state))
+            tune.report({"score": state["score"]}, checkpoint=tune.Checkpoint.from_directory(folder))
+"""
+
+
+def _write_ledger_search(search: Search, **experiment: object) -> Path:
+    ledger = search.folder / "ledger"
+    base = {"space": {"lr": {"uniform": [1, 2]}, "ledger": str(ledger)}, "num_samples": 6, "seed": 11}
+    search.write(LEDGER, base | experiment)
+    return ledger
+
+
+def _ledger(path: Path) -> Counter[str]:
+    return Counter(path.read_text().splitlines()) if path.exists() else Counter()
+
+
+def _driver_of(process_id: int) -> int:
+    (driver,) = Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
+    return int(driver)
+
+
+@pytest.mark.parametrize(
+    ("number", "to_driver"), [(signal.SIGINT, False), (signal.SIGTERM, True), (signal.SIGKILL, True)], ids=str
+)
+def test_an_interrupted_search_ends_as_if_it_had_not_been(search: Search, number: int, to_driver: bool) -> None:
+    ledger = _write_ledger_search(search)
+    process = search.start("run", "search.json")
+    wait_until(lambda: sum(_ledger(ledger).values()) >= 16, what="the third pair of trials")
+    os.kill(_driver_of(process.pid) if to_driver else process.pid, number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    assert f"hpc-tune resume {search.directory}" in output
+    finished = {row["trial_id"] for row in search.table() if row["status"] == "TERMINATED"}
+    assert finished, "some trials were over, and are on record at once"
+    search.call("resume")
+    repeated = {line.split()[0]: count for line, count in _ledger(ledger).items() if count > 1}
+    assert not finished & set(repeated), "a finished trial was trained again"
+    assert all(count == 2 for count in repeated.values())
+    assert len(repeated) <= 2, "at most the iterations in flight are done again"
+    history = [(row["trial_id"], int(row["training_iteration"])) for row in search.table("history")]
+    trials = {row["trial_id"] for row in search.table()}
+    assert len(trials) == 6
+    assert sorted(history) == sorted((trial, step) for trial in trials for step in range(1, 7))
+    for row in search.table():
+        score = 0.0
+        for step in range(6):
+            score = score * 1.5 + float(row["config/lr"]) * step
+        assert float(row["score"]) == pytest.approx(score), "every step was done once, in order"
+
+
+def test_a_second_interrupt_ends_at_once(search: Search) -> None:
+    search.write("import time\ndef train(config):\n    time.sleep(600)\n", {})
+    process = search.start("run", "search.json")
+    wait_until(lambda: "starting Ray" in (process.stdout.readline() if process.stdout else ""), what="the start")
+    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 1
+
+
+def test_a_live_run_is_not_resumed_and_may_be_collected(search: Search) -> None:
+    ledger = _write_ledger_search(search)
+    process = search.start("run", "search.json")
+    wait_until(lambda: sum(_ledger(ledger).values()) >= 3, what="the first results")
+    output = search.call("resume", exit_code=3)
+    assert "is live: process" in output
+    search.call("collect")
+    assert {row["status"] for row in search.table()} >= {"RUNNING"}
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+
+
+def test_a_changed_experiment_is_refused_and_its_source_may_change(search: Search) -> None:
+    ledger = _write_ledger_search(search)
+    process = search.start("run", "search.json")
+    wait_until(lambda: sum(_ledger(ledger).values()) >= 2, what="the first results")
+    os.kill(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)
+    copy = search.directory / "experiment.json"
+    original = copy.read_text()
+    changed = json.loads(original)
+    changed["space"]["lr"] = {"uniform": [1, 3]}
+    copy.write_text(json.dumps(changed))
+    output = search.call("resume", exit_code=1)
+    assert "space.lr.uniform was [1, 2], is [1, 3]" in output
+    copy.write_text(original)
+    (search.folder / "search.json").write_text(json.dumps(changed))
+    output = search.call("resume")
+    assert "has been edited since (space.lr.uniform); this run goes on as it began" in output
+    assert "is complete" in search.call("resume", exit_code=1)
+
+
+def test_failed_trials_start_again_when_asked(search: Search) -> None:
+    search.write(
+        """
+from pathlib import Path
+from ray import tune
+
+def train(config):
+    if not Path(config["repaired"]).exists():
+        raise RuntimeError("not yet")
+    tune.report({"score": 1})
+""",
+        {"space": {"repaired": str(search.folder / "repaired"), "n": {"grid": [1, 2]}}},
+    )
+    search.run(exit_code=5)
+    (search.folder / "repaired").touch()
+    search.call("resume", "--retry-errors")
+    assert [row["status"] for row in search.table()] == ["TERMINATED"] * 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_stops_cleanly_and_the_run_goes_on_after_making_room(search: Search) -> None:
+    import subprocess
+
+    ledger = _write_ledger_search(search)
+    search.runs_dir.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(search.runs_dir)], check=True)
+    try:
+        process = search.start("run", "search.json")
+        wait_until(lambda: sum(_ledger(ledger).values()) >= 4, what="the first results")
+        ballast = search.runs_dir / "ballast"
+        with ballast.open("wb") as file:
+            try:
+                while True:
+                    file.write(b"x" * 4096)
+                    file.flush()
+            except OSError:
+                pass
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 1, output
+        assert "o space" in output, "No space left on device, or no space is left"
+        assert "Traceback" not in output
+        ballast.unlink()
+        (directory,) = search.runs_dir.iterdir()
+        search.call("resume", str(directory))
+        assert [row["iterations"] for row in search.table()] == ["6"] * 6
+    finally:
+        subprocess.run(["umount", "--lazy", str(search.runs_dir)], check=True)
+
+
+@pytest.mark.experiment
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=str)
+def test_pbt_on_fashion_mnist_survives(search: Search, number: int) -> None:
+    search.folder.mkdir()
+    process = search.start("run", str(PBT))
+    wait_until(lambda: _reported(search) >= 14, seconds=180, what="the second generation")
+    os.kill(_driver_of(process.pid), number)
+    process.communicate(timeout=60)
+    assert process.returncode == 1
+    search.call("resume")
+    history = Counter(row["trial_id"] for row in search.table("history"))
+    assert list(history.values()) == [10] * 4
+    assert len({(row["trial_id"], row["training_iteration"]) for row in search.table("history")}) == 40
+
+
+def _reported(search: Search) -> int:
+    return sum(len(path.read_bytes().splitlines()) for path in search.runs_dir.glob("*/storage/*/result.json"))
