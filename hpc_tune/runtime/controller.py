@@ -46,13 +46,21 @@ class Snapshots:
 
     auto_checkpoint_enabled = False
 
-    def __init__(self, staging: Path, storage: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._staging = staging
-        self._storage = storage
+    def __init__(
+        self, context: Any, state_to_restore: Path | None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._context = context
+        self._state_to_restore = state_to_restore
+        self._storage = Path(context.experiment_fs_path)
         self._clock = clock
         self._begin = self._last = clock()
         self._spent = 0.0
         self.urgent = False
+
+    @property
+    def _staging(self) -> Path:
+        """Where Ray writes the state; a restore moves it to where the first attempt had it."""
+        return Path(self._context.experiment_driver_staging_path)
 
     def sync_up_experiment_state(self, save_fn: Callable[[], None], force: bool = False, wait: bool = False) -> None:
         """Save the state if something demands it and the budget allows; Ray calls this after every event."""
@@ -89,7 +97,13 @@ class Snapshots:
                 file.write(staged.read_bytes())
 
     def sync_down_experiment_state(self) -> None:
-        """Do nothing: :func:`unpack_state` has put the state where Ray looks for it."""
+        """Put the state of searcher and callbacks where Ray restores them from."""
+        if self._state_to_restore is None:
+            return
+        self._staging.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(self._state_to_restore) as archive:
+            others = [name for name in archive.namelist() if not name.startswith("experiment_state-")]
+            archive.extractall(self._staging, others)
 
     def on_trial_checkpoint(self, trial: Trial) -> None:
         """Do nothing: a restore finds checkpoints that are newer than the state in the trial's results."""
@@ -130,7 +144,7 @@ class SearchController(TuneController):
         super().__init__(*args, **kwargs)
 
     def _create_checkpoint_manager(self) -> Snapshots:
-        return Snapshots(Path(self._storage.experiment_driver_staging_path), Path(self._storage.experiment_fs_path))
+        return Snapshots(self._storage, self.state_to_restore)
 
     def _set_trial_status(self, trial: Trial, status: str) -> None:
         super()._set_trial_status(trial, status)
@@ -182,23 +196,19 @@ class SearchController(TuneController):
             raise error
 
     def resume(self, resume_config: Any) -> None:
-        """Unpack the saved state where Ray expects it, restore from it, and clear it away again."""
-        staging = Path(self._storage.experiment_driver_staging_path)
+        """Lay the saved state out as a plain file, by which Ray restores, and clear it away again."""
         storage = Path(self._storage.experiment_fs_path)
-        staging.mkdir(parents=True, exist_ok=True)
         if self.state_to_restore is None:
             raise FileNotFoundError(storage / STATE_FILE)
         for plain in storage.glob("experiment_state-*.json"):  # left by an attempt that ended by itself
             plain.unlink()
         with zipfile.ZipFile(self.state_to_restore) as archive:
-            archive.extractall(staging)
             newest = max(name for name in archive.namelist() if name.startswith("experiment_state-"))
             archive.extract(newest, storage)
         try:
             super().resume(resume_config)
         finally:
             (storage / newest).unlink()
-            (staging / newest).unlink()
 
     def _restore_trials(self, experiment_state: dict[str, Any]) -> list[Trial]:
         trials: list[Trial] = super()._restore_trials(experiment_state)
