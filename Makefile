@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
+SLURM_PACKAGES := slurm-wlm slurmdbd munge iproute2 mariadb-server-core mariadb-client-core
 
 .PHONY: demo test lint bench sandbox clean
 
@@ -10,7 +11,7 @@ demo: $(INSTALLED)  ## A real search over Fashion-MNIST on this machine, down to
 	$(BIN)/hpc-tune run experiments/fashion_mnist/asha.toml
 
 test: $(INSTALLED)  ## Everything that must pass: style, types, and all rings of tests.
-	@.ci/packages dataset-fashion-mnist
+	@.ci/packages dataset-fashion-mnist $(SLURM_PACKAGES)
 	$(MAKE) --no-print-directory lint
 	$(BIN)/pytest
 
@@ -22,6 +23,9 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)  ## The search beside the ways it replaces; takes some ten minutes.
 	@.ci/packages dataset-fashion-mnist
 	$(BIN)/python tests/benchmarks/fashion_mnist_notebook.py
+
+sandbox: $(INSTALLED)  ## A throw-away Slurm of four nodes; see the README.
+	$(BIN)/python -m hpc_tune_slurm.sandbox up --install
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache
