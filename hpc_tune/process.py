@@ -46,6 +46,6 @@ def _stat(pid: int) -> list[str] | None:
     """Return the fields of proc(5)'s stat from the state on: state, parent, group, session and so on."""
     try:
         # the command's name stands before them and may itself hold spaces and parentheses
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(") ")[2].split()
     except OSError:
         return None

@@ -57,4 +57,7 @@ def unfit(trial: TrialResources, nodes: Sequence[Node], *, where: str) -> list[F
     if trial.gpus > gpus:
         advice = "use --set trial.gpu_optional=true to run on CPUs" if not gpus else f"use --set trial.gpus={gpus:g}"
         faults.append(Fault("trial.gpus", f"a trial needs {trial.gpus:g} GPUs, {where} has {gpus:g}", advice))
+    if not faults:  # one has the CPUs, another the GPUs
+        problem = f"a trial needs {trial.cpus:g} CPUs and {trial.gpus:g} GPUs on one node; none of {where} has both"
+        faults.append(Fault("trial", problem, "lower trial.cpus or trial.gpus"))
     return faults

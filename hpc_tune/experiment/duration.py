@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any
 
@@ -21,7 +22,7 @@ def parse_seconds(value: Any) -> float:
         ValueError: if it is not a length of time, or not above zero.
     """
     seconds = _seconds(value)
-    if seconds is None or seconds <= 0:
+    if seconds is None or not 0 < seconds < math.inf:
         raise ValueError(f'expected a time such as "90s", "1h30m" or "02:00:00", got {value!r}')
     return seconds
 

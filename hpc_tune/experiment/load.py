@@ -65,13 +65,14 @@ def parse_override(text: str) -> tuple[list[str], Any]:
         UsageError: if there is no ``=``.
     """
     key, separator, value = text.partition("=")
-    if not separator or not key.strip():
+    parts = [part.strip() for part in key.split(".")]
+    if not separator or not all(parts):
         raise UsageError(f"--set {text}: expected KEY=VALUE", hint="for example --set space.lr=0.01")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value
-    return [part.strip() for part in key.split(".")], parsed
+    return parts, parsed
 
 
 def _read(path: Path, folder: Path) -> dict[str, Any]:
@@ -80,11 +81,12 @@ def _read(path: Path, folder: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".py":
             return _from_python(path, folder)
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows' editors begin a file with a mark
         parsed = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except FileNotFoundError:
         siblings = sorted(other.name for other in path.parent.glob("*") if other.suffix in SUFFIXES[:2])
-        raise ExperimentError(path, [Fault("", "there is no such file", did_you_mean(path.name, siblings))]) from None
+        advice = did_you_mean(path.name, siblings) if siblings else None
+        raise ExperimentError(path, [Fault("", "there is no such file", advice)]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ExperimentError(path, [Fault("", f"cannot be read: {error}")]) from error
     except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:

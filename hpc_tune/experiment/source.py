@@ -32,8 +32,8 @@ def check_reference(key: str, reference: Any, folder: Path) -> Fault | None:
     if not path.is_file():
         return Fault(key, f"there is no file {path}", did_you_mean(target, [file.name for file in folder.glob("*.py")]))
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-    except (SyntaxError, UnicodeDecodeError) as error:
+        tree = ast.parse(path.read_bytes(), str(path))  # bytes: Python itself finds out the encoding
+    except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None)
         return Fault(key, f"{path}{f', line {line}' if line else ''}: {getattr(error, 'msg', error)}")
     defined = list(_names_bound(tree.body))
@@ -74,7 +74,7 @@ def import_file(path: Path) -> ModuleType:
     except ExperimentError:
         raise
     except Exception as error:
-        if type(error).__name__ == "ValidationError":  # a wrong Experiment(...), listed by the caller
+        if getattr(error, "title", None) == "Experiment":  # pydantic's, of a wrong one; listed by the caller
             raise
         raise ExperimentError(path, [_import_fault(path, error)]) from error
     found = getattr(module, "__file__", None)

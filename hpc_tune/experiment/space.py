@@ -6,6 +6,7 @@ the same name and positional arguments. Any other table is a nested space, and a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -43,6 +44,8 @@ def _is_number(value: Any) -> bool:
 
 def _bounds(args: Sequence[Any], *, log: bool, integer: bool) -> str | None:
     lower, upper = args[0], args[1]
+    if not (math.isfinite(lower) and math.isfinite(upper)):
+        return f"bounds must be finite, got {lower} and {upper}"
     if integer and not (isinstance(lower, int) and isinstance(upper, int)):
         return f"bounds must be whole numbers, got {lower} and {upper}"
     if lower > upper:
@@ -58,6 +61,17 @@ def _step(q: float) -> str | None:
     return None if q > 0 else f"the step q must be above 0, got {q}"
 
 
+def _stepped(args: Sequence[Any], *, integer: bool) -> str | None:
+    lower, upper, q = args[:3]
+    if problem := _step(q):
+        return problem
+    if integer:
+        return None if isinstance(q, int) else f"the step q must be a whole number, got {q}"
+    if not all(math.isclose(bound / q, round(bound / q)) for bound in (lower, upper)):  # Ray refuses it
+        return f"the bounds must be multiples of the step q; got [{lower}, {upper}] and {q}"
+    return None
+
+
 def _ranged(*, log: bool = False, integer: bool = False, step: bool = False) -> Callable[[Sequence[Any]], str | None]:
     """Return the check of a domain that is written ``[lower, upper]`` plus ``q`` and ``base`` where it has them."""
     names = ["lower", "upper", *(["q"] if step else [])]
@@ -69,7 +83,10 @@ def _ranged(*, log: bool = False, integer: bool = False, step: bool = False) -> 
             return f"expected [{expected}], got {list(args)}"
         if not all(_is_number(value) for value in args):
             return f"expected numbers, got {list(args)}"
-        return _bounds(args, log=log, integer=integer) or (_step(args[2]) if step else None)
+        problem = _bounds(args, log=log, integer=integer) or (_stepped(args, integer=integer) if step else None)
+        if problem is None and len(args) > len(names) and args[-1] <= 1:
+            return f"the base must be above 1, got {args[-1]}"
+        return problem
 
     return check
 

@@ -75,11 +75,11 @@ _SEARCHER: TypeAdapter[Any] = TypeAdapter(SearcherSpec)
 _TRIAL_SCHEDULER: TypeAdapter[Any] = TypeAdapter(TrialSchedulerSpec)
 
 
-def _algorithm(value: Any, adapter: TypeAdapter[Any], method: str) -> Any:
-    """Validate a table; let a ready object of Ray Tune pass, recognised by the method that Ray calls."""
+def _algorithm(value: Any, adapter: TypeAdapter[Any], *methods: str) -> Any:
+    """Validate a table; let a ready object of Ray Tune pass, recognised by one of the methods that Ray calls."""
     if isinstance(value, Mapping):
         return adapter.validate_python(value)
-    if isinstance(value, Algorithm) or hasattr(value, method):
+    if isinstance(value, Algorithm) or any(hasattr(value, method) for method in methods):
         return value
     raise ValueError(f"expected a table with a name, got {value!r}")
 
@@ -116,7 +116,7 @@ class Experiment(BaseModel):
     @field_validator("searcher")
     @classmethod
     def _searcher(cls, value: Any) -> Any:
-        return _algorithm(value, _SEARCHER, "suggest")
+        return _algorithm(value, _SEARCHER, "suggest", "next_trial")  # a Searcher, a SearchAlgorithm
 
     @field_validator("trial_scheduler")
     @classmethod

@@ -153,11 +153,10 @@ def test_a_full_disk_stops_cleanly_and_the_run_goes_on_after_making_room(search:
         process = search.start("run", "search.json")
         wait_until(lambda: sum(_ledger(ledger).values()) >= 4, what="the first results")
         ballast = search.runs_dir / "ballast"
-        with ballast.open("wb") as file:
+        with ballast.open("wb", buffering=0) as file:
             try:
                 while True:
                     file.write(b"x" * 4096)
-                    file.flush()
             except OSError:
                 pass
         output, _ = process.communicate(timeout=120)
