@@ -38,9 +38,9 @@ def replacing(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str, *, mode: int = 0o600) -> None:
-    """Replace a text file in one step."""
+    """Replace a text file in one step. Lone surrogates, as in file names that are no UTF-8, are escaped as in JSON."""
     with replacing(path, mode=mode) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -77,7 +77,7 @@ class LineWatcher(Watcher):
     def started(self, run: RunDir, experiment: Experiment, notes: Sequence[str]) -> None:
         """Name the run, its size and what to know."""
         self._metric = experiment.metric
-        click.echo(f"run {run.name}: {experiment.total_trials} trials of {experiment.trainable}")
+        click.echo(f"run {run.name}: {experiment.total_trials} trials of {experiment.as_json()['trainable']}")
         click.echo(f"in {run.path}")
         for note in notes:
             click.echo(f"note: {note}")

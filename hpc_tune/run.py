@@ -197,8 +197,13 @@ class RunDir:
 
     @property
     def experiment_file(self) -> Path:
-        """The experiment file as it was submitted."""
-        return self.path / str(self.record()["experiment_file"])
+        """The experiment file as it was submitted.
+
+        A Python file is read in the snapshot, under its own name: worker processes import it from there.
+        """
+        record = self.record()
+        source = Path(record["source"])
+        return self.code / source.name if source.suffix == ".py" else self.path / str(record["experiment_file"])
 
     def attempts(self) -> list[Attempt]:
         """Return the attempts so far, oldest first."""

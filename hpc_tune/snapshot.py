@@ -20,7 +20,8 @@ _PASSED_OVER = {"__pycache__", "node_modules", "runs", "venv"}
 def take_snapshot(source: Path, target: Path) -> None:
     """Copy the folder that an experiment lies in, without hidden folders, caches, environments and other runs.
 
-    Large files become symbolic links to where they are, so code that reads data beside itself keeps working.
+    Large files and linked folders become symbolic links to where they are, so code that reads data beside itself
+    keeps working.
 
     Raises:
         RunError: if the folder holds too much to be one experiment's code.
@@ -37,7 +38,7 @@ def take_snapshot(source: Path, target: Path) -> None:
     for file in files:
         copy = target / file.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        if file.stat().st_size > LINKED_ABOVE:
+        if file.is_dir() or file.stat().st_size > LINKED_ABOVE:
             copy.symlink_to(file.resolve())
         else:
             shutil.copy2(file, copy)
@@ -46,6 +47,7 @@ def take_snapshot(source: Path, target: Path) -> None:
 def _files(source: Path) -> Iterator[Path]:
     for folder, subfolders, names in os.walk(source):
         subfolders[:] = [name for name in sorted(subfolders) if _belongs(Path(folder, name))]
+        yield from (path for name in subfolders if (path := Path(folder, name)).is_symlink())  # walk() stops there
         yield from (
             path for name in sorted(names) if (path := Path(folder, name)).is_file() and not name.endswith(".pyc")
         )

@@ -100,7 +100,9 @@ def _import_fault(path: Path, error: BaseException) -> Fault:
     advice = (
         f"install it with: pip install {error.name}" if isinstance(error, ModuleNotFoundError) and error.name else None
     )
-    return Fault("", f"{where.name}, line {line}: {type(error).__name__}: {error}", advice)
+    place = f"{where.name}, line {line}: " if line else ""  # no line of the user's: the module is not there
+    said = error.msg if isinstance(error, SyntaxError) else error  # a SyntaxError's text ends in the place again
+    return Fault("", f"{place}{type(error).__name__}: {said}", advice)
 
 
 def resolve(reference: Any, folder: Path) -> Any:
@@ -119,8 +121,8 @@ def resolve(reference: Any, folder: Path) -> Any:
             sys.path.insert(0, str(folder))
         try:
             module = importlib.import_module(target)
-        except ImportError as error:
-            raise ExperimentError(reference, [_import_fault(folder, error)]) from error
+        except Exception as error:
+            raise ExperimentError(reference, [_import_fault(folder / target, error)]) from error
     if not hasattr(module, name):
         known = [known for known in vars(module) if not known.startswith("_")]
         raise ExperimentError(reference, [Fault("", f"{target} has no {name!r}", did_you_mean(name, known))])

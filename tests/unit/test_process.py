@@ -1,0 +1,92 @@
+"""Whether a process lives, and ending all that it has started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpc_tune.process import end_session, is_alive
+
+FAMILY = """
+import subprocess, sys, time
+code = "import subprocess, time; print(subprocess.Popen(['sleep', '100']).pid, flush=True); time.sleep(100)"
+if sys.argv[1:] == ["exit"]:
+    subprocess.Popen([sys.executable, "-c", code])
+else:
+    subprocess.run([sys.executable, "-c", code])
+"""
+UNREADABLE_NAME = """
+import ctypes, time
+ctypes.CDLL(None).prctl(15, b"caf\\xe9) Z 1 \\xff")
+print("ready", flush=True)
+time.sleep(100)
+"""
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 5
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
+
+
+@pytest.mark.parametrize("parent_stays", [True, False])
+def test_a_session_ends_down_to_its_grandchildren(parent_stays: bool) -> None:
+    command = [sys.executable, "-c", FAMILY, *([] if parent_stays else ["exit"])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as leader:
+        assert leader.stdout is not None
+        grandchild = int(leader.stdout.readline())
+        if not parent_stays:
+            leader.wait(timeout=10)
+        assert is_alive(grandchild)
+        end_session(leader.pid)
+        assert not is_alive(grandchild)
+        assert not is_alive(leader.pid)
+
+
+def test_other_sessions_are_left_alone() -> None:
+    ours, other = (subprocess.Popen(["sleep", "100"], start_new_session=True) for _ in range(2))
+    with ours, other:
+        end_session(ours.pid)
+        assert ours.wait(timeout=5) == -signal.SIGKILL
+        assert is_alive(other.pid)
+        other.kill()
+
+
+def test_a_session_that_is_over_takes_no_time() -> None:
+    with subprocess.Popen(["true"], start_new_session=True) as over:
+        over.wait()
+    begin = time.monotonic()
+    end_session(over.pid)
+    assert time.monotonic() - begin < 1
+
+
+def test_a_zombie_is_not_alive() -> None:
+    with subprocess.Popen(["true"]) as zombie:
+        stat = Path(f"/proc/{zombie.pid}/stat")
+        assert until(lambda: ") Z " in stat.read_text())
+        assert not is_alive(zombie.pid)
+    assert not is_alive(zombie.pid)
+
+
+def test_this_process_is_alive_and_a_number_beyond_all_is_not() -> None:
+    assert is_alive(os.getpid())
+    assert not is_alive(2**22 + 1)
+
+
+def test_a_process_may_have_any_name() -> None:
+    """A neighbour's process with a name that is no UTF-8 must not keep ours from being ended."""
+    command = [sys.executable, "-c", UNREADABLE_NAME]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as named:
+        assert named.stdout is not None
+        named.stdout.readline()
+        assert is_alive(named.pid)
+        end_session(named.pid)
+        assert named.wait(timeout=5) == -signal.SIGKILL
