@@ -142,7 +142,7 @@ class RunDir:
             "schema": SCHEMA,
             "name": loaded.experiment.name,
             "created": time.time(),
-            "user": getpass.getuser(),
+            "user": _user(),
             "host": socket.gethostname(),
             "command": list(command),
             "versions": _versions(),
@@ -187,7 +187,7 @@ class RunDir:
             RunError: if it is missing or of a newer schema.
         """
         record = read_json(self.record_file)
-        if record is None:
+        if record is None or "schema" not in record:
             raise RunError(f"{self.record_file} is missing or damaged")
         if record["schema"] > SCHEMA:
             raise RunError(
@@ -282,6 +282,13 @@ def _cannot_create(runs_dir: Path, error: OSError) -> RunError:
     )
 
 
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may know no name for the number
+        return str(os.getuid())
+
+
 def _versions() -> Mapping[str, str]:
     versions = {"hpc-tune": __version__, "python": platform.python_version(), "executable": sys.executable}
     for package in ("ray", "torch"):
@@ -295,9 +302,8 @@ def _versions() -> Mapping[str, str]:
 def list_runs(runs_dir: Path) -> list[RunDir]:
     """Return the runs below a directory, oldest first. Folders without a run record are not runs (yet)."""
     try:
-        found = [
-            RunDir(Path(entry.path)) for entry in os.scandir(runs_dir) if (Path(entry.path) / "run.json").is_file()
-        ]
+        # os.path, unlike Path, says no to what it may not look into: another user's run
+        found = [RunDir(Path(each)) for each in os.scandir(runs_dir) if os.path.isfile(f"{each.path}/run.json")]
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(found, key=lambda run: (run.record_file.stat().st_mtime, run.name))
