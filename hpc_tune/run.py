@@ -303,7 +303,11 @@ def list_runs(runs_dir: Path) -> list[RunDir]:
     """Return the runs below a directory, oldest first. Folders without a run record are not runs (yet)."""
     try:
         # os.path, unlike Path, says no to what it may not look into: another user's run
-        found = [RunDir(Path(each)) for each in os.scandir(runs_dir) if os.path.isfile(f"{each.path}/run.json")]
+        found = [
+            RunDir(Path(each))
+            for each in os.scandir(runs_dir)
+            if os.path.isfile(f"{each.path}/run.json")  # noqa: PTH113
+        ]
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(found, key=lambda run: (run.record_file.stat().st_mtime, run.name))
