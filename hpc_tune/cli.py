@@ -28,6 +28,8 @@ class _Commands(click.Group):
 
             render.error(failure)
             ctx.exit(failure.exit_code)
+        except BrokenPipeError:  # the reader of a pipe has left; click ends quietly
+            raise
         except OSError as failure:
             where = f"{failure.filename}: " if failure.filename else ""
             click.echo(f"error: {where}{failure.strerror or failure}", err=True)

@@ -49,9 +49,7 @@ def error(failure: HpcTuneError) -> None:
 
 def number(value: Any) -> str:
     """Return a number as people read it; anything else as it is."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    return f"{value:.6g}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _states(states: Mapping[str, int]) -> str:
@@ -100,7 +98,7 @@ class LineWatcher(Watcher):
 def _line(progress: Progress, metric: str) -> str:
     if progress.phase == "starting":
         return "starting Ray"
-    parts = [f"{format_seconds(progress.elapsed)}: {_states(progress.states)} of {progress.total}"]
+    parts = [f"{format_seconds(progress.elapsed)}: {_states(progress.states) or 0} of {progress.total}"]
     if progress.best:
         parts.append(_best(progress.best, metric))
     if progress.eta_seconds:
@@ -147,10 +145,11 @@ def _table(progress: Progress, metric: str) -> RenderableType:
     if progress.phase == "starting":
         return Text("starting Ray …")
     grid = Table.grid(padding=(0, 2))
-    grid.add_row("trials", f"{_states(progress.states)} of {progress.total}; {progress.slots} at a time")
+    grid.add_row("trials", f"{_states(progress.states) or 0} of {progress.total}; {progress.slots} at a time")
     if progress.best:
-        grid.add_row("best", _best(progress.best, metric).removeprefix("best "))
-        grid.add_row("", _settings(progress.best.config))
+        # Text: rich takes square brackets in a plain string for markup
+        grid.add_row("best", Text(_best(progress.best, metric).removeprefix("best ")))
+        grid.add_row("", Text(_settings(progress.best.config)))
     left = f", about {format_seconds(progress.eta_seconds)} left" if progress.eta_seconds else ""
     grid.add_row("time", format_seconds(progress.elapsed) + left)
     return grid
