@@ -38,7 +38,7 @@ def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any, **options: Any) -> None:
         pytest.fail("a driver was started")
 
-    monkeypatch.setattr(operations, "_attempt_here", refuse)
+    monkeypatch.setattr(operations.local, "_attempt_here", refuse)
 
 
 def call(*arguments: str, **environment: str) -> Result:
@@ -192,7 +192,7 @@ def test_resume_refuses_what_cannot_go_on(project: Any, runs_dir: Path, no_drive
 
 def test_resume_refuses_another_users_run(project: Any, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = project.create_run(runs_dir)
-    monkeypatch.setattr("hpc_tune.operations.os.getuid", lambda: 4711)
+    monkeypatch.setattr("hpc_tune.operations.local.os.getuid", lambda: 4711)
     assert "only its owner can resume it" in refused(1, "resume", str(run.path))
 
 
@@ -271,7 +271,7 @@ def driven(monkeypatch: pytest.MonkeyPatch) -> Driven:
             options["watcher"].started(run, experiment, options["notes"])
             return Ended(run, run.new_attempt(), outcome, None, collect_error, tuple(options["notes"]))
 
-        monkeypatch.setattr(operations, "_attempt_here", attempt)
+        monkeypatch.setattr(operations.local, "_attempt_here", attempt)
         return given
 
     return install

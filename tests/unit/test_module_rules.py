@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "hpc_tune"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-TALKERS = {"cli.py", "render.py"}
+TALKERS = {"cli", "render"}
 HEAVY = {"ray", "torch", "pandas", "plotly", "rich", "jinja2", "submitit"}
 LEVELS = {
     "errors": 0, "experiment": 0, "durable": 1, "process": 1, "machine": 1, "progress": 1, "snapshot": 1, "run": 1,
@@ -63,7 +63,7 @@ def name_of(path: Path) -> str:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_only_the_command_line_prints(path: Path) -> None:
-    if name_of(path) not in TALKERS:
+    if path.relative_to(PACKAGE).parts[0] not in TALKERS:
         assert prints(ast.parse(path.read_bytes())) == []
 
 

@@ -14,7 +14,7 @@ from hpc_tune.errors import UsageError
 from hpc_tune.experiment.duration import format_seconds
 from hpc_tune.operations import Watcher
 from hpc_tune.progress import Best, Progress
-from hpc_tune.render import LineWatcher, TableWatcher, number, to_json
+from hpc_tune.render import LineWatcher, TableWatcher, number, search, to_json
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("hpc_tune.render.time.monotonic", clock)
+    monkeypatch.setattr("hpc_tune.render.search.time.monotonic", clock)
     return clock
 
 
@@ -188,7 +188,7 @@ def drawn(progress: Progress, metric: str = "accuracy") -> str:
     from rich.console import Console
 
     console = Console(file=io.StringIO(), width=120, color_system=None)
-    console.print(render._table(progress, metric))
+    console.print(search._table(progress, metric))
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
 
@@ -213,7 +213,7 @@ def test_what_a_user_named_is_shown_as_it_is() -> None:
 def test_the_watcher_suits_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(render.watcher(as_json=True)) is Watcher
     assert type(render.watcher(as_json=False)) is LineWatcher
-    monkeypatch.setattr("hpc_tune.render.sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("hpc_tune.render.search.sys.stdout.isatty", lambda: True, raising=False)
     assert type(render.watcher(as_json=False)) is TableWatcher
 
 

@@ -1,4 +1,4 @@
-"""What the commands do: functions that return values and print nothing."""
+"""A search on this machine, without Slurm."""
 
 from __future__ import annotations
 
@@ -9,46 +9,30 @@ import signal
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from hpc_tune.durable import write_json
-from hpc_tune.errors import ExperimentError, RunBusy, RunError, UsageError
+from hpc_tune.errors import ExperimentError, RunBusy, RunError
 from hpc_tune.experiment.capacity import Node, fit_trial, unfit
 from hpc_tune.experiment.load import load_experiment
 from hpc_tune.experiment.spec import Experiment, changed_keys
 from hpc_tune.machine import this_machine
+from hpc_tune.operations.tables import Collected, collect
 from hpc_tune.process import end_session
 from hpc_tune.progress import Progress
 from hpc_tune.run import Attempt, Outcome, RunDir
 
-if TYPE_CHECKING:
-    from hpc_tune.results.tables import Tables
-
-__all__ = ["Collected", "Ended", "Watcher", "collect", "default_experiment", "resume", "run"]
+__all__ = ["Ended", "Watcher", "resume", "run"]
 
 REFRESH = 0.25
 """Seconds between two looks at a live search."""
 
 LEAST_FREE = 2**20
 """Bytes below which a disk counts as full."""
-
-
-@dataclass(frozen=True)
-class Collected:
-    """The tables of a run as they were written."""
-
-    run: RunDir
-    files: list[Path]
-    summary: dict[str, Any]
-    """The one row of ``summary.csv``."""
-    best: dict[str, Any] | None
-    """The best trial's row of ``trials.csv``."""
-    warning: str | None
 
 
 @dataclass(frozen=True)
@@ -83,28 +67,6 @@ class Watcher:
 
     def __exit__(self, *exception: object) -> None:
         self.closed()
-
-
-def default_experiment(start: Path) -> Path:
-    """Return the experiment that ``[tool.hpc-tune]`` names in the ``pyproject.toml`` of this or a parent folder.
-
-    Raises:
-        UsageError: if there is none.
-    """
-    for folder in (start, *start.parents):
-        path = folder / "pyproject.toml"
-        if not path.is_file():
-            continue
-        try:
-            table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("hpc-tune", {})
-        except tomllib.TOMLDecodeError as error:
-            raise UsageError(f"{path} is not valid TOML: {error}") from error
-        if "experiment" in table:
-            return folder / str(table["experiment"])
-    raise UsageError(
-        "no experiment given, and no pyproject.toml here or above names one",
-        hint='name a file, or add to pyproject.toml:\n[tool.hpc-tune]\nexperiment = "my-search.toml"',
-    )
 
 
 def run(
@@ -295,43 +257,3 @@ def _unrecorded(returncode: int, run: RunDir, attempt: Attempt) -> Outcome:
     return Outcome(
         "failed", f"the driver ended with exit code {returncode}", exit_code=1, hint=f"see {attempt.driver_log}"
     )
-
-
-def collect(run: RunDir) -> Collected:
-    """Write the tables of a run from what its trials left on disk; the run may be live.
-
-    Raises:
-        RunError: if they cannot be written; older tables are untouched then.
-    """
-    from hpc_tune.results.tables import SearchInfo, best_trial, read_tables, summarize, write_tables
-
-    record = run.record()
-    spec = record["spec"]
-    attempts = run.attempts()
-    info = SearchInfo(
-        metric=spec["metric"],
-        mode=spec["mode"],
-        trial_cpus=spec["trial"]["cpus"],
-        trial_gpus=_gpus_used(spec["trial"], attempts),
-        live=run.holder() is not None,
-    )
-    tables: Tables = read_tables(run.storage, info)
-    summary = summarize(tables, info, run=run.name, wall_seconds=_wall_seconds(attempts), attempts=len(attempts))
-    files = write_tables(run.path, tables, summary)
-    row = {str(key): value for key, value in summary.iloc[0].to_dict().items()}
-    return Collected(run, files, row, best_trial(tables.trials, info), tables.report.warning())
-
-
-def _gpus_used(trial: dict[str, Any], attempts: Sequence[Attempt]) -> float:
-    """Return the GPUs of a trial, which are none where they are optional and the machine had none."""
-    from hpc_tune.durable import read_json
-
-    records = [read_json(attempt.record_file) or {} for attempt in attempts]
-    if trial["gpu_optional"] and not any(record.get("gpus") for record in records):
-        return 0.0
-    return float(trial["gpus"])
-
-
-def _wall_seconds(attempts: Sequence[Attempt]) -> float | None:
-    spent = [progress.elapsed for attempt in attempts if (progress := Progress.read(attempt.progress_file))]
-    return sum(spent) if spent else None

@@ -1,9 +1,7 @@
-"""How results look on a terminal, in a pipe and as JSON. The only module that prints."""
+"""How a live search on this machine looks, on a terminal and in a pipe."""
 
 from __future__ import annotations
 
-import json
-import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -11,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpc_tune.errors import HpcTuneError
 from hpc_tune.experiment.duration import format_seconds
-from hpc_tune.operations import Collected, Ended, Watcher
+from hpc_tune.operations import Watcher
 from hpc_tune.progress import Best, Progress
+from hpc_tune.render.text import number, states
 from hpc_tune.run import RunDir
 
 if TYPE_CHECKING:
@@ -23,37 +21,10 @@ if TYPE_CHECKING:
 
     from hpc_tune.experiment.spec import Experiment
 
-__all__ = ["JSON_SCHEMA", "LineWatcher", "TableWatcher", "ended", "error", "tables", "to_json", "watcher"]
-
-JSON_SCHEMA = 1
+__all__ = ["LineWatcher", "TableWatcher", "watcher"]
 
 LINE_INTERVAL = 10.0
 """Seconds between two progress lines when nothing else calls for one."""
-
-_WORDS = {
-    "TERMINATED": "finished",
-    "RUNNING": "running",
-    "PENDING": "waiting",
-    "PAUSED": "paused",
-    "ERROR": "failed",
-    "INTERRUPTED": "interrupted",
-}
-
-
-def error(failure: HpcTuneError) -> None:
-    """Say what went wrong and what to type next."""
-    click.echo(f"error: {failure.message}", err=True)
-    if failure.hint:
-        click.echo(f"hint: {failure.hint}", err=True)
-
-
-def number(value: Any) -> str:
-    """Return a number as people read it; anything else as it is."""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _states(states: Mapping[str, int]) -> str:
-    return ", ".join(f"{states[state]} {word}" for state, word in _WORDS.items() if states.get(state))
 
 
 def _best(best: Best, metric: str) -> str:
@@ -98,7 +69,7 @@ class LineWatcher(Watcher):
 def _line(progress: Progress, metric: str) -> str:
     if progress.phase == "starting":
         return "starting Ray"
-    parts = [f"{format_seconds(progress.elapsed)}: {_states(progress.states) or 0} of {progress.total}"]
+    parts = [f"{format_seconds(progress.elapsed)}: {states(progress.states) or 0} of {progress.total}"]
     if progress.best:
         parts.append(_best(progress.best, metric))
     if progress.eta_seconds:
@@ -145,7 +116,7 @@ def _table(progress: Progress, metric: str) -> RenderableType:
     if progress.phase == "starting":
         return Text("starting Ray …")
     grid = Table.grid(padding=(0, 2))
-    grid.add_row("trials", f"{_states(progress.states) or 0} of {progress.total}; {progress.slots} at a time")
+    grid.add_row("trials", f"{states(progress.states) or 0} of {progress.total}; {progress.slots} at a time")
     if progress.best:
         # Text: rich takes square brackets in a plain string for markup
         grid.add_row("best", Text(_best(progress.best, metric).removeprefix("best ")))
@@ -160,79 +131,3 @@ def watcher(*, as_json: bool) -> Watcher:
     if as_json:
         return Watcher()
     return TableWatcher() if sys.stdout.isatty() else LineWatcher()
-
-
-def ended(result: Ended, *, as_json: bool) -> None:
-    """Show how an attempt ended, the answer, and where the tables are."""
-    if as_json:
-        click.echo(to_json(_ended_record(result)))
-        return
-    click.echo(f"{result.outcome.ending}: {result.outcome.reason}")
-    if result.outcome.hint:
-        click.echo(f"hint: {result.outcome.hint}")
-    if result.collected is not None:
-        tables(result.collected)
-    if result.collect_error is not None:
-        click.echo(f"error: {result.collect_error}", err=True)
-    if result.outcome.ending == "interrupted":
-        click.echo(f"continue with: hpc-tune resume {result.run.path}")
-
-
-def tables(collected: Collected) -> None:
-    """Show the best trial, how many there are of each state, and the files."""
-    summary = collected.summary
-    states = {state: summary.get(state.lower(), 0) for state in _WORDS}
-    click.echo(f"trials: {_states(states) or 'none yet'}")
-    if collected.best is not None:
-        best = collected.best
-        value, iteration = number(best["best_value"]), int(best["best_iteration"])
-        click.echo(f"best {summary['metric']}: {value} (trial {best['trial_id']}, iteration {iteration})")
-        for key, setting in best.items():
-            if key.startswith("config/"):
-                click.echo(f"  {key.removeprefix('config/')} = {number(setting)}")
-    if collected.warning:
-        click.echo(f"note: {collected.warning}")
-    click.echo("tables: " + " ".join(str(path) for path in collected.files))
-
-
-def collected_record(collected: Collected) -> dict[str, Any]:
-    """Return what ``--json`` shows of a run's tables."""
-    return {
-        "run": collected.run.name,
-        "path": str(collected.run.path),
-        "files": [str(path) for path in collected.files],
-        "summary": collected.summary,
-        "best": collected.best,
-        "warning": collected.warning,
-    }
-
-
-def _ended_record(result: Ended) -> dict[str, Any]:
-    record = {
-        "run": result.run.name,
-        "path": str(result.run.path),
-        "attempt": result.attempt.number,
-        "ending": result.outcome.ending,
-        "reason": result.outcome.reason,
-        "hint": result.outcome.hint,
-        "notes": list(result.notes),
-        "collect_error": result.collect_error,
-    }
-    if result.collected is not None:
-        record |= collected_record(result.collected)
-    return record
-
-
-def to_json(record: Mapping[str, Any]) -> str:
-    """Return a versioned JSON object; what is not a number becomes null, since JSON has no NaN."""
-    return json.dumps({"schema": JSON_SCHEMA} | _plain(record), indent=2, ensure_ascii=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if hasattr(value, "item"):  # a NumPy scalar
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

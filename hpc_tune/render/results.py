@@ -1,0 +1,73 @@
+"""How an attempt's end and a run's tables look."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from hpc_tune.operations import Collected, Ended
+from hpc_tune.render.text import STATE_WORDS, number, states, to_json
+
+__all__ = ["collected_record", "ended", "tables"]
+
+
+def ended(result: Ended, *, as_json: bool) -> None:
+    """Show how an attempt ended, the answer, and where the tables are."""
+    if as_json:
+        click.echo(to_json(_ended_record(result)))
+        return
+    click.echo(f"{result.outcome.ending}: {result.outcome.reason}")
+    if result.outcome.hint:
+        click.echo(f"hint: {result.outcome.hint}")
+    if result.collected is not None:
+        tables(result.collected)
+    if result.collect_error is not None:
+        click.echo(f"error: {result.collect_error}", err=True)
+    if result.outcome.ending == "interrupted":
+        click.echo(f"continue with: hpc-tune resume {result.run.path}")
+
+
+def tables(collected: Collected) -> None:
+    """Show the best trial, how many there are of each state, and the files."""
+    summary = collected.summary
+    counts = {state: summary.get(state.lower(), 0) for state in STATE_WORDS}
+    click.echo(f"trials: {states(counts) or 'none yet'}")
+    if collected.best is not None:
+        best = collected.best
+        value, iteration = number(best["best_value"]), int(best["best_iteration"])
+        click.echo(f"best {summary['metric']}: {value} (trial {best['trial_id']}, iteration {iteration})")
+        for key, setting in best.items():
+            if key.startswith("config/"):
+                click.echo(f"  {key.removeprefix('config/')} = {number(setting)}")
+    if collected.warning:
+        click.echo(f"note: {collected.warning}")
+    click.echo("tables: " + " ".join(str(path) for path in collected.files))
+
+
+def collected_record(collected: Collected) -> dict[str, Any]:
+    """Return what ``--json`` shows of a run's tables."""
+    return {
+        "run": collected.run.name,
+        "path": str(collected.run.path),
+        "files": [str(path) for path in collected.files],
+        "summary": collected.summary,
+        "best": collected.best,
+        "warning": collected.warning,
+    }
+
+
+def _ended_record(result: Ended) -> dict[str, Any]:
+    record = {
+        "run": result.run.name,
+        "path": str(result.run.path),
+        "attempt": result.attempt.number,
+        "ending": result.outcome.ending,
+        "reason": result.outcome.reason,
+        "hint": result.outcome.hint,
+        "notes": list(result.notes),
+        "collect_error": result.collect_error,
+    }
+    if result.collected is not None:
+        record |= collected_record(result.collected)
+    return record

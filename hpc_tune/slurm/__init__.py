@@ -1,0 +1,1 @@
+"""The only talk with Slurm: its commands, its states, its sites."""
