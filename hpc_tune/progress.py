@@ -40,6 +40,9 @@ class Progress:
     eta_seconds: float | None = None
     """From the finished trials of this attempt; None until one has finished."""
     elapsed: float = 0.0
+    phases: dict[str, float] = field(default_factory=dict)
+    """When the driver had reached what, in seconds since the epoch: ``driver_up`` (connected to Ray),
+    ``first_trial`` (started), ``first_result``."""
     notes: tuple[str, ...] = ()
     """Things to know that are no errors, such as trials running on CPUs."""
 

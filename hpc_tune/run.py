@@ -11,15 +11,16 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import StrictSoftFileLock, Timeout
 
 from hpc_tune import __version__
+from hpc_tune.attempt import Attempt, Submission
 from hpc_tune.durable import read_json, write_json
 from hpc_tune.errors import RunBusy, RunError, RunNotFound
 from hpc_tune.experiment.load import LoadedExperiment
@@ -28,69 +29,9 @@ from hpc_tune.experiment.spec import spec_hash
 from hpc_tune.process import is_alive
 from hpc_tune.snapshot import take_snapshot
 
-__all__ = ["Attempt", "Outcome", "RunDir", "find_run", "list_runs"]
+__all__ = ["RunDir", "find_run", "list_runs"]
 
 SCHEMA = 1
-
-Ending = Literal["completed", "interrupted", "failed"]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How an attempt ended. ``interrupted`` can go on; ``failed`` needs its owner first."""
-
-    ending: Ending
-    reason: str
-    exit_code: int = 0
-    ended: float = 0.0
-    hint: str | None = None
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One start of a run: a folder ``attempts/001`` with its records and logs."""
-
-    path: Path
-
-    @property
-    def number(self) -> int:
-        """The attempt's number, from 1."""
-        return int(self.path.name)
-
-    @property
-    def record_file(self) -> Path:
-        """What the attempt was given; written once by its driver."""
-        return self.path / "attempt.json"
-
-    @property
-    def progress_file(self) -> Path:
-        """What the search looks like now; replaced by the driver every second or so."""
-        return self.path / "progress.json"
-
-    @property
-    def outcome_file(self) -> Path:
-        """How the attempt ended; absent while it is live, or when nobody was left to write it."""
-        return self.path / "outcome.json"
-
-    @property
-    def driver_log(self) -> Path:
-        """Everything that the driver and Ray said."""
-        return self.path / "driver.log"
-
-    @property
-    def token_file(self) -> Path:
-        """The secret without which nobody talks to this attempt's Ray (0600)."""
-        return self.path / "token"
-
-    def outcome(self) -> Outcome | None:
-        """Return how the attempt ended, or None when that is not on record."""
-        record = read_json(self.outcome_file)
-        return Outcome(**record) if record else None
-
-    def end(self, outcome: Outcome) -> None:
-        """Put on record how the attempt ended, unless it is already."""
-        if not self.outcome_file.exists():
-            write_json(self.outcome_file, asdict(outcome) | {"ended": time.time()})
 
 
 @dataclass(frozen=True)
@@ -103,7 +44,9 @@ class RunDir:
       experiment.toml         the experiment file as submitted
       code/                   a snapshot of the experiment's folder
       run.lock                held by the driver of a live attempt
-      attempts/001/           attempt.json, progress.json, outcome.json, token, driver.log
+      job.sbatch              the job script, for runs on Slurm
+      jobs/                   of each Slurm job: its submission, its batch log, its stop marker
+      attempts/001/           see Attempt
       storage/                one folder per trial; state.zip, the state of the search
       trials.csv history.csv summary.csv
     ```
@@ -169,6 +112,25 @@ class RunDir:
     def code(self) -> Path:
         """The snapshot of the experiment's folder."""
         return self.path / "code"
+
+    @property
+    def job_script(self) -> Path:
+        """The script that Slurm runs; absent where a run has never been submitted."""
+        return self.path / "job.sbatch"
+
+    @property
+    def jobs_dir(self) -> Path:
+        """The folder of what concerns Slurm jobs rather than attempts: one job may make several attempts."""
+        return self.path / "jobs"
+
+    def job_log(self, job_id: str) -> Path:
+        """What the batch script of a job said, over all its restarts."""
+        return self.jobs_dir / f"{job_id}.log"
+
+    def submissions(self) -> list[Submission]:
+        """Return what was sent to Slurm, oldest first."""
+        found = (Submission.read(path) for path in self.jobs_dir.glob("*.json"))
+        return sorted((each for each in found if each is not None), key=lambda each: each.submitted)
 
     @property
     def attempts_dir(self) -> Path:

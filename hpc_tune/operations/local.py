@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from hpc_tune.durable import write_json
+from hpc_tune.attempt import Attempt, AttemptRecord, Outcome
 from hpc_tune.errors import ExperimentError, RunBusy, RunError
 from hpc_tune.experiment.capacity import Node, fit_trial, unfit
 from hpc_tune.experiment.load import load_experiment
@@ -24,7 +25,7 @@ from hpc_tune.machine import this_machine
 from hpc_tune.operations.tables import Collected, collect
 from hpc_tune.process import end_session
 from hpc_tune.progress import Progress
-from hpc_tune.run import Attempt, Outcome, RunDir
+from hpc_tune.run import RunDir
 
 __all__ = ["Ended", "Watcher", "resume", "run"]
 
@@ -174,10 +175,10 @@ def _attempt_here(
 ) -> Ended:
     watcher = watcher or Watcher()
     attempt = run.new_attempt()
-    write_json(
-        attempt.record_file,
-        {"kind": kind, "host": os.uname().nodename, "cpus": node.cpus, "gpus": node.gpus, "retry_errors": retry_errors},
+    given = AttemptRecord(
+        kind, os.uname().nodename, node.cpus, node.gpus, retry_errors=retry_errors, started=time.time()
     )
+    given.write(attempt.record_file)
     watcher.started(run, experiment, notes)
     outcome = _drive(run, attempt, watcher)
     if outcome.exit_code == RunBusy.exit_code:

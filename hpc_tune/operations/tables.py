@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc_tune.durable import read_json
+from hpc_tune.attempt import Attempt
 from hpc_tune.progress import Progress
-from hpc_tune.run import Attempt, RunDir
+from hpc_tune.run import RunDir
 
 if TYPE_CHECKING:
     from hpc_tune.results.tables import Tables
@@ -57,8 +57,8 @@ def collect(run: RunDir) -> Collected:
 
 def _gpus_used(trial: dict[str, Any], attempts: Sequence[Attempt]) -> float:
     """Return the GPUs of a trial, which are none where they are optional and the machine had none."""
-    records = [read_json(attempt.record_file) or {} for attempt in attempts]
-    if trial["gpu_optional"] and not any(record.get("gpus") for record in records):
+    records = [record for attempt in attempts if (record := attempt.record()) is not None]
+    if trial["gpu_optional"] and not any(record.gpus for record in records):
         return 0.0
     return float(trial["gpus"])
 

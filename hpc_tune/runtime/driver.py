@@ -19,13 +19,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hpc_tune.durable import read_json
+from hpc_tune.attempt import Attempt, AttemptRecord, Outcome
 from hpc_tune.errors import HpcTuneError, RunError, TrialsFailed
 from hpc_tune.experiment.capacity import Node, fit_trial, slots
 from hpc_tune.experiment.load import LoadedExperiment, load_experiment
 from hpc_tune.experiment.source import resolve
 from hpc_tune.progress import Progress
-from hpc_tune.run import Attempt, Outcome, RunDir
+from hpc_tune.run import RunDir
 from hpc_tune.runtime.environment import limit_threads, prepare_environment, write_token
 
 __all__ = ["main"]
@@ -108,9 +108,9 @@ class _Driver:
         # before the experiment: a .py file imports Ray, which looks at its environment then and there
         write_token(attempt.token_file)
         prepare_environment(os.environ, token=attempt.token_file, code=run.code)
-        given = read_json(attempt.record_file) or {}
-        self._node = Node(given["cpus"], given["gpus"])
-        self._retry_errors = bool(given.get("retry_errors"))
+        given = _given(attempt)
+        self._node = Node(given.cpus, given.gpus)
+        self._retry_errors = given.retry_errors
         self._loaded: LoadedExperiment = load_experiment(
             run.experiment_file, self._record["overrides"], folder=run.code
         )
@@ -178,6 +178,12 @@ class _Driver:
             error = TrialsFailed(f"all {ended.trials} trials failed", hint="see the column error in trials.csv")
             return Outcome("failed", error.message, exit_code=error.exit_code, hint=error.hint)
         return Outcome("completed", ended.reason)
+
+
+def _given(attempt: Attempt) -> AttemptRecord:
+    if (record := attempt.record()) is None:
+        raise RunError(f"{attempt.record_file} is missing or damaged")
+    return record
 
 
 def _seconds_spent(run: RunDir, current: Attempt) -> float:

@@ -17,11 +17,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hpc_tune import __version__, operations
+from hpc_tune.attempt import Outcome
 from hpc_tune.cli import cli
 from hpc_tune.errors import HpcTuneError, RunBusy, RunError, RunNotFound, SlurmError, TrialsFailed, UsageError
 from hpc_tune.experiment.capacity import Node
 from hpc_tune.operations import Ended, default_experiment
-from hpc_tune.run import Outcome, RunDir
+from hpc_tune.run import RunDir
 
 HPC_TUNE = Path(sys.executable).with_name("hpc-tune")
 COMMANDS = sorted(cli.commands)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from hpc_tune.attempt import Outcome
 from hpc_tune.cli import cli
 from hpc_tune.durable import read_json, replacing, write_json
 from hpc_tune.errors import RunBusy, RunError, RunNotFound
@@ -20,7 +21,7 @@ from hpc_tune.experiment.load import load_experiment
 from hpc_tune.operations import default_experiment
 from hpc_tune.process import end_session, is_alive
 from hpc_tune.render import number, to_json
-from hpc_tune.run import Outcome, RunDir, find_run
+from hpc_tune.run import RunDir, find_run
 
 SPEC = 'name = "s"\ntrainable = "train.py:train"\nmetric = "acc"\nmode = "max"\n'
 

@@ -21,11 +21,12 @@ from typing import Any
 import pytest
 
 from hpc_tune import __version__
+from hpc_tune.attempt import Outcome
 from hpc_tune.errors import RunBusy, RunError, RunNotFound
 from hpc_tune.experiment.load import load_experiment
 from hpc_tune.experiment.spec import changed_keys, spec_hash
 from hpc_tune.operations import resume
-from hpc_tune.run import SCHEMA, Outcome, RunDir, find_run, list_runs
+from hpc_tune.run import SCHEMA, RunDir, find_run, list_runs
 
 
 def all_paths(folder: Path) -> list[Path]:

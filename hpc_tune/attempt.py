@@ -1,0 +1,213 @@
+"""Attempts: the starts of a run, with the records that each leaves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from hpc_tune.durable import read_json, write_json
+
+__all__ = ["Attempt", "AttemptRecord", "Head", "NodeRecord", "Outcome", "SlurmJob", "Submission"]
+
+Ending = Literal["completed", "interrupted", "failed"]
+NodeState = Literal["starting", "up", "failed", "ended"]
+
+
+class _Record:
+    """A dataclass that is kept as one JSON file. Keys that this version does not know are passed over."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """Return what the file says, or None when there is none yet, or not a whole one."""
+        record = read_json(path)
+        return None if record is None else cls.from_json(record)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Return the record that the JSON object stands for."""
+        known = {each.name for each in fields(cls)}  # type: ignore[arg-type]  # every subclass is a dataclass
+        return cls(**{key: value for key, value in record.items() if key in known})
+
+    def write(self, path: Path) -> None:
+        """Replace the file in one step."""
+        write_json(path, asdict(self))  # type: ignore[call-overload]  # every subclass is a dataclass
+
+
+@dataclass(frozen=True)
+class Outcome(_Record):
+    """How an attempt ended. ``interrupted`` can go on; ``failed`` needs its owner first."""
+
+    ending: Ending
+    reason: str
+    exit_code: int = 0
+    ended: float = 0.0
+    hint: str | None = None
+
+
+@dataclass(frozen=True)
+class SlurmJob(_Record):
+    """The Slurm job that an attempt runs in; a requeued job keeps its id and counts its restarts."""
+
+    job_id: str
+    restart_count: int = 0
+    cluster: str = ""
+    partition: str = ""
+    node_list: str = ""
+    """The nodes as Slurm abbreviates them: ``iris-[169-172]``."""
+
+
+@dataclass(frozen=True)
+class AttemptRecord(_Record):
+    """What an attempt was given."""
+
+    kind: Literal["local", "resume", "slurm"]
+    host: str
+    """Where the driver runs; on Slurm the head node."""
+    cpus: float
+    """Of each node, for trials."""
+    gpus: float
+    """Of each node, for trials."""
+    nodes: int = 1
+    min_nodes: int = 1
+    """How many nodes must have joined before trials start."""
+    retry_errors: bool = False
+    started: float = 0.0
+    """When the job, or here the command, began. Seconds since the epoch, as all times of records."""
+    job: SlurmJob | None = None
+    phases: dict[str, float] = field(default_factory=dict)
+    """When what was reached: ``gcs_up``, ``nodes_up`` (all of them), ``driver_up``, ``first_trial``, ``first_result``.
+    Written when the attempt ends; of a live one, see :meth:`Attempt.phases`."""
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Return the record, the job in it included."""
+        job = record.get("job")
+        return super().from_json({**record, "job": SlurmJob.from_json(job) if job else None})
+
+
+@dataclass(frozen=True)
+class NodeRecord(_Record):
+    """What became of one node of an attempt; written by its node agent alone."""
+
+    name: str
+    rank: int
+    state: NodeState
+    started: float
+    """When its agent began."""
+    up: float | None = None
+    """When its Ray had joined the cluster."""
+    cpus: float = 0
+    gpus: float = 0
+    address: str = ""
+    """Its IP address."""
+    reason: str = ""
+    """Why it failed or ended, in a sentence."""
+
+
+@dataclass(frozen=True)
+class Head(_Record):
+    """Where an attempt's Ray is to be found; published by the head's node agent once it answers."""
+
+    address: str
+    """``IP:port`` of Ray's global control store."""
+    node: str
+    up: float
+
+
+@dataclass(frozen=True)
+class Submission(_Record):
+    """A job that was sent to Slurm for a run."""
+
+    job_id: str
+    cluster: str
+    """The cluster's name where sbatch named one, else empty."""
+    submitted: float
+    by: Literal["submit", "resume", "successor"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of a run.
+
+    ```text
+    attempts/001/
+      attempt.json      what it was given
+      progress.json     what the search looks like now
+      outcome.json      how it ended
+      token             the secret of its Ray (0600)
+      driver.log
+      head.json         on Slurm: the head's address
+      nodes/            on Slurm: iris-169.json, iris-169.log, and Ray's own logs of nodes that failed
+    ```
+    """
+
+    path: Path
+
+    @property
+    def number(self) -> int:
+        """The attempt's number, from 1."""
+        return int(self.path.name)
+
+    @property
+    def record_file(self) -> Path:
+        """What the attempt was given; written by whoever starts it: the command here, the head's agent on Slurm."""
+        return self.path / "attempt.json"
+
+    @property
+    def progress_file(self) -> Path:
+        """What the search looks like now; replaced by the driver every second or so."""
+        return self.path / "progress.json"
+
+    @property
+    def outcome_file(self) -> Path:
+        """How the attempt ended; absent while it is live, or when nobody was left to write it."""
+        return self.path / "outcome.json"
+
+    @property
+    def driver_log(self) -> Path:
+        """Everything that the driver and Ray said."""
+        return self.path / "driver.log"
+
+    @property
+    def token_file(self) -> Path:
+        """The secret without which nobody talks to this attempt's Ray (0600)."""
+        return self.path / "token"
+
+    @property
+    def head_file(self) -> Path:
+        """The address of the head; absent until it answers."""
+        return self.path / "head.json"
+
+    @property
+    def nodes_dir(self) -> Path:
+        """The records and logs of the node agents."""
+        return self.path / "nodes"
+
+    def node_file(self, node: str) -> Path:
+        """The record of one node."""
+        return self.nodes_dir / f"{node}.json"
+
+    def node_log(self, node: str) -> Path:
+        """What a node's agent and its Ray said."""
+        return self.nodes_dir / f"{node}.log"
+
+    def record(self) -> AttemptRecord | None:
+        """Return what the attempt was given, or None before that is written."""
+        return AttemptRecord.read(self.record_file)
+
+    def nodes(self) -> list[NodeRecord]:
+        """Return the nodes that have shown themselves, by rank."""
+        found = (NodeRecord.read(path) for path in self.nodes_dir.glob("*.json"))
+        return sorted((each for each in found if each is not None), key=lambda each: each.rank)
+
+    def outcome(self) -> Outcome | None:
+        """Return how the attempt ended, or None when that is not on record."""
+        return Outcome.read(self.outcome_file)
+
+    def end(self, outcome: Outcome) -> None:
+        """Put on record how the attempt ended, unless it is already."""
+        if not self.outcome_file.exists():
+            write_json(self.outcome_file, asdict(outcome) | {"ended": time.time()})
