@@ -3,7 +3,9 @@
 ```text
 HpcTuneError            1  something failed
 ├── UsageError          2  the command line is wrong
-├── ExperimentError     2  the experiment file is wrong; carries every fault found
+├── FaultyFile          2  a file is wrong; carries every fault found
+│   ├── ExperimentError    the experiment file
+│   └── SiteError          a site profile
 ├── RunError            1  a run directory cannot be read or written
 │   ├── RunNotFound     3
 │   └── RunBusy         3  somebody else is at work in it
@@ -24,10 +26,12 @@ from typing import ClassVar
 __all__ = [
     "ExperimentError",
     "Fault",
+    "FaultyFile",
     "HpcTuneError",
     "RunBusy",
     "RunError",
     "RunNotFound",
+    "SiteError",
     "SlurmError",
     "TrialsFailed",
     "UsageError",
@@ -53,7 +57,7 @@ class UsageError(HpcTuneError):
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong in an experiment file: the dotted key, what was expected, what to write instead."""
+    """One thing wrong in a file: the dotted key, what was expected, what to write instead."""
 
     key: str
     problem: str
@@ -64,8 +68,8 @@ class Fault:
         return f"{text}; {self.suggestion}" if self.suggestion else text
 
 
-class ExperimentError(HpcTuneError):
-    """An experiment cannot be used as it is written. All its faults come in one answer."""
+class FaultyFile(HpcTuneError):
+    """A file cannot be used as it is written. All its faults come in one answer."""
 
     exit_code = 2
 
@@ -74,6 +78,14 @@ class ExperimentError(HpcTuneError):
         self.faults = tuple(faults)
         head = f"{source}: {len(self.faults)} fault{'s' if len(self.faults) != 1 else ''}"
         super().__init__("\n".join([head, *(f"  {fault}" for fault in self.faults)]), hint=hint)
+
+
+class ExperimentError(FaultyFile):
+    """An experiment cannot be used as it is written, or not here."""
+
+
+class SiteError(FaultyFile):
+    """A site profile cannot be used as it is written."""
 
 
 class RunError(HpcTuneError):

@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+import re
+from typing import Annotated, Any
 
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from hpc_tune.errors import Fault
+from hpc_tune.experiment.directives import directive_faults
 from hpc_tune.experiment.duration import Duration
+from hpc_tune.experiment.faults import Faults
 
-__all__ = ["Allocation"]
+__all__ = ["Allocation", "Directives", "Memory", "OneLine"]
+
+
+def _one_line(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise ValueError(f"expected printable text on one line, got {text!r}")
+    return text
+
+
+def _memory(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value}M"  # Slurm's own unit
+    if not isinstance(value, str) or not re.fullmatch(r"\d+[KMGT]?", value):
+        raise ValueError(f'expected a size such as "64G", got {value!r}')
+    return value
+
+
+OneLine = Annotated[str, AfterValidator(_one_line)]
+"""Text that cannot end a directive and begin another."""
+Memory = Annotated[str, BeforeValidator(_memory)]
+Directives = dict[str, str | int | bool]
 
 
 class Allocation(BaseModel):
@@ -14,11 +40,40 @@ class Allocation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    site: OneLine | None = None
+    """Left out: the profile that knows the cluster's name."""
     nodes: int = Field(1, ge=1)
+    min_nodes: int = Field(1, ge=1)
+    """How many nodes must have joined before trials start; late ones join."""
+    cpus_per_node: int | None = Field(None, ge=1)
     gpus_per_node: int | None = Field(None, ge=0)
+    memory: Memory | None = None
+    """Of each node, as Slurm's ``--mem`` takes it: ``"64G"``."""
     time: Duration | None = None
     """Walltime of one attempt, in seconds."""
-    partition: str | None = None
-    qos: str | None = None
-    account: str | None = None
-    constraint: str | None = None
+    grace: Duration = 120
+    """Seconds before the end of the walltime at which trials are told to save."""
+    partition: OneLine | None = None
+    qos: OneLine | None = None
+    account: OneLine | None = None
+    constraint: OneLine | None = None
+    exclude: OneLine | None = None
+    """Nodes that the job shall not get."""
+    sbatch: Directives = Field(default_factory=dict)
+    """Further directives by long name, with hyphens or underscores; ``true`` for a flag, ``false`` leaves one out."""
+
+    @field_validator("sbatch")
+    @classmethod
+    def _directives(cls, written: Directives) -> Directives:
+        if faults := directive_faults(written, "allocation.sbatch"):
+            raise Faults(faults)
+        return written
+
+    @model_validator(mode="after")
+    def _quorum(self) -> Allocation:
+        if self.min_nodes > self.nodes:
+            raise Faults([Fault(
+                "allocation.min_nodes", f"is {self.min_nodes}, but the job has {self.nodes} nodes",
+                f"use --set allocation.min_nodes={self.nodes}, or --nodes {self.min_nodes}",
+            )])  # fmt: skip
+        return self

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from hpc_tune.errors import ExperimentError, Fault, UsageError
 from hpc_tune.experiment.algorithms import SearcherSpec, TrialSchedulerSpec, names, option_names
+from hpc_tune.experiment.faults import describe, faults_of, known_keys
 from hpc_tune.experiment.nearest import did_you_mean
 from hpc_tune.experiment.source import check_reference, import_file
-from hpc_tune.experiment.space import SpaceFaults
 from hpc_tune.experiment.spec import Experiment
 
 __all__ = ["SUFFIXES", "LoadedExperiment", "load_experiment", "parse_override"]
@@ -102,7 +102,7 @@ def _from_python(path: Path, folder: Path) -> dict[str, Any]:
     try:
         module = import_file(folder / path.name if (folder / path.name).is_file() else path)
     except ValidationError as error:
-        raise ExperimentError(path, _faults(error)) from None
+        raise ExperimentError(path, faults_of(error, _fault)) from None
     experiment = getattr(module, "experiment", None)
     if not isinstance(experiment, Experiment):
         raise ExperimentError(
@@ -129,7 +129,7 @@ def _validate(written: Mapping[str, Any]) -> tuple[Experiment | None, list[Fault
     try:
         return Experiment.model_validate(written), []
     except ValidationError as error:
-        return None, _faults(error)
+        return None, faults_of(error, _fault)
 
 
 def _reference_faults(written: Mapping[str, Any], folder: Path) -> list[Fault]:
@@ -137,33 +137,18 @@ def _reference_faults(written: Mapping[str, Any], folder: Path) -> list[Fault]:
     return [fault for fault in checked if fault is not None]
 
 
-def _faults(error: ValidationError) -> list[Fault]:
-    faults: list[Fault] = []
-    for detail in error.errors():
-        cause = detail.get("ctx", {}).get("error")
-        faults.extend(cause.faults if isinstance(cause, SpaceFaults) else [_fault(detail)])
-    return faults
-
-
 _SECTIONS: Mapping[str, Any] = {"searcher": SearcherSpec, "trial_scheduler": TrialSchedulerSpec}
 
 
 def _fault(detail: Mapping[str, Any]) -> Fault:
-    """Turn one of pydantic's errors into a sentence of ours."""
-    path, kind, given = [str(part) for part in detail["loc"]], detail["type"], detail.get("input")
+    path = [str(part) for part in detail["loc"]]
     section = path[0] if path and path[0] in _SECTIONS else None
-    if section is not None and kind.startswith("union_tag"):
-        return _unknown_algorithm(section, given)
+    if section is not None and detail["type"].startswith("union_tag"):
+        return _unknown_algorithm(section, detail.get("input"))
     # pydantic puts the algorithm's name between the table and the option
-    key = ".".join([section, *path[2:]] if section is not None else path)
-    if kind == "extra_forbidden":
-        return Fault(key, "unknown key", did_you_mean(path[-1], _known_keys(path)))
-    if kind == "missing":
-        return Fault(key, "is missing", _EXAMPLES.get(key))
-    if kind == "string_pattern_mismatch":
-        return Fault(key, f"expected letters, digits, '.', '_' or '-' (64 at most), got {given!r}")
-    message = str(detail["msg"]).removeprefix("Value error, ").replace("Input should be", "expected", 1)
-    return Fault(key, message if kind == "value_error" else f"{message}, got {given!r}")
+    if section is not None and len(path) > 2:
+        return describe(detail, ".".join([section, *path[2:]]), option_names(_SECTIONS[section], path[1]))
+    return describe(detail, ".".join(path), known_keys(Experiment, path), examples=_EXAMPLES)
 
 
 def _unknown_algorithm(section: str, given: Any) -> Fault:
@@ -178,13 +163,3 @@ _EXAMPLES = {
     "metric": 'write metric = "mean_accuracy", a name that the trainable reports',
     "mode": 'write mode = "max", or "min"',
 }
-
-
-def _known_keys(path: Sequence[str]) -> list[str]:
-    """Return the keys that the table around a wrong key knows."""
-    if len(path) == 1:
-        return list(Experiment.model_fields)
-    if path[0] in _SECTIONS:
-        return option_names(_SECTIONS[path[0]], path[1])
-    model = Experiment.model_fields[path[0]].annotation
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []

@@ -13,6 +13,7 @@ from numbers import Real
 from typing import Any
 
 from hpc_tune.errors import Fault
+from hpc_tune.experiment.faults import Faults
 from hpc_tune.experiment.nearest import nearest
 
 __all__ = ["DOMAINS", "Domain", "SpaceFaults", "parse_space"]
@@ -30,12 +31,8 @@ class Domain:
         return {self.kind: list(self.args)}
 
 
-class SpaceFaults(ValueError):
-    """All faults of one search space; pydantic carries it to where faults are listed."""
-
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__("; ".join(map(str, faults)))
-        self.faults = tuple(faults)
+class SpaceFaults(Faults):
+    """All faults of one search space."""
 
 
 def _is_number(value: Any) -> bool:
