@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["end_session", "is_alive"]
+__all__ = ["MARK", "end_marked", "is_alive"]
+
+MARK = "HPC_TUNE_ATTEMPT"
+"""The environment variable that all processes of an attempt bear; its value is the attempt's directory."""
 
 _DEADLINE = 10.0
 _PAUSE = 0.02
@@ -21,24 +24,31 @@ def is_alive(pid: int) -> bool:
     return stat is not None and stat[0] not in "ZX"
 
 
-def end_session(session: int) -> None:
-    """Kill whatever is left of a session that we started: nobody in it has anyone to report to any more.
+def end_marked(value: str) -> None:
+    """Kill whatever bears the mark of an attempt: nobody in it has anyone to report to any more.
 
     Ray's processes notice within seconds or minutes that their driver was killed; until then they hold its memory
-    and its trials go on writing.
+    and its trials go on writing. The mark is an environment variable, which passes on to processes that leave the
+    session, the process group, or what Slurm tracks.
     """
     deadline = time.monotonic() + _DEADLINE
-    while (members := list(_members(session))) and time.monotonic() < deadline:
-        for pid in members:
+    while (bearers := list(_bearers(value))) and time.monotonic() < deadline:
+        for pid in bearers:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(_PAUSE)  # the kernel tells only a parent when a process is gone
 
 
-def _members(session: int) -> Iterator[int]:
+def _bearers(value: str) -> Iterator[int]:
+    mark = os.fsencode(f"{MARK}={value}")
     for entry in Path("/proc").iterdir():
-        stat = _stat(int(entry.name)) if entry.name.isdigit() else None
-        if stat is not None and stat[3] == str(session) and stat[0] not in "ZX":
+        if not entry.name.isdigit():
+            continue
+        try:
+            variables = (entry / "environ").read_bytes().split(b"\0")
+        except OSError:  # gone, or somebody else's
+            continue
+        if mark in variables and is_alive(int(entry.name)):
             yield int(entry.name)
 
 

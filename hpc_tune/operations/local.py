@@ -23,7 +23,7 @@ from hpc_tune.experiment.load import load_experiment
 from hpc_tune.experiment.spec import Experiment, changed_keys
 from hpc_tune.machine import this_machine
 from hpc_tune.operations.tables import Collected, collect
-from hpc_tune.process import end_session
+from hpc_tune.process import MARK, end_marked
 from hpc_tune.progress import Progress
 from hpc_tune.run import RunDir
 
@@ -202,10 +202,11 @@ def _drive(run: RunDir, attempt: Attempt, watcher: Watcher) -> Outcome:
                 stdout=log,
                 stderr=log,
                 cwd="/",
+                env=os.environ | {MARK: str(attempt.path)},
                 start_new_session=True,  # a terminal's Ctrl-C reaches us alone; we pass it on
             )
             _follow(driver, attempt, watcher)
-            end_session(driver.pid)
+            end_marked(str(attempt.path))
     finally:
         shutil.rmtree(temp_dir, ignore_errors=True)
     if (outcome := attempt.outcome()) is None:

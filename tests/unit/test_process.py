@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_tune.process import end_session, is_alive
+from hpc_tune.process import MARK, end_marked, is_alive
 
 FAMILY = """
 import subprocess, sys, time
@@ -37,34 +37,42 @@ def until(condition: Callable[[], bool]) -> bool:
     return condition()
 
 
+def marked(value: str) -> dict[str, str]:
+    return os.environ | {MARK: value}
+
+
 @pytest.mark.parametrize("parent_stays", [True, False])
-def test_a_session_ends_down_to_its_grandchildren(parent_stays: bool) -> None:
+def test_an_attempt_ends_down_to_its_grandchildren(parent_stays: bool) -> None:
     command = [sys.executable, "-c", FAMILY, *([] if parent_stays else ["exit"])]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as leader:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=marked("/runs/a/1")) as leader:
         assert leader.stdout is not None
         grandchild = int(leader.stdout.readline())
         if not parent_stays:
             leader.wait(timeout=10)
         assert is_alive(grandchild)
-        end_session(leader.pid)
+        end_marked("/runs/a/1")
         assert not is_alive(grandchild)
         assert not is_alive(leader.pid)
 
 
-def test_other_sessions_are_left_alone() -> None:
-    ours, other = (subprocess.Popen(["sleep", "100"], start_new_session=True) for _ in range(2))
+def test_a_process_that_left_its_session_is_found() -> None:
+    with subprocess.Popen(["sleep", "100"], start_new_session=True, env=marked("/runs/a/1")) as daemon:
+        end_marked("/runs/a/1")
+        assert daemon.wait(timeout=5) == -signal.SIGKILL
+
+
+def test_other_attempts_are_left_alone() -> None:
+    ours, other = (subprocess.Popen(["sleep", "100"], env=marked(f"/runs/{name}")) for name in ("a", "a/1"))
     with ours, other:
-        end_session(ours.pid)
+        end_marked("/runs/a")
         assert ours.wait(timeout=5) == -signal.SIGKILL
         assert is_alive(other.pid)
         other.kill()
 
 
-def test_a_session_that_is_over_takes_no_time() -> None:
-    with subprocess.Popen(["true"], start_new_session=True) as over:
-        over.wait()
+def test_an_attempt_that_is_over_takes_no_time() -> None:
     begin = time.monotonic()
-    end_session(over.pid)
+    end_marked("/runs/over")
     assert time.monotonic() - begin < 1
 
 
@@ -84,9 +92,9 @@ def test_this_process_is_alive_and_a_number_beyond_all_is_not() -> None:
 def test_a_process_may_have_any_name() -> None:
     """A neighbour's process with a name that is no UTF-8 must not keep ours from being ended."""
     command = [sys.executable, "-c", UNREADABLE_NAME]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as named:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=marked("/runs/named")) as named:
         assert named.stdout is not None
         named.stdout.readline()
         assert is_alive(named.pid)
-        end_session(named.pid)
+        end_marked("/runs/named")
         assert named.wait(timeout=5) == -signal.SIGKILL

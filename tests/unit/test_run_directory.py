@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from hpc_tune.durable import read_json, replacing, write_json
 from hpc_tune.errors import RunBusy, RunError, RunNotFound
 from hpc_tune.experiment.load import load_experiment
 from hpc_tune.operations import default_experiment
-from hpc_tune.process import end_session, is_alive
 from hpc_tune.render import number, to_json
 from hpc_tune.run import RunDir, find_run
 
@@ -138,20 +136,6 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
     path.write_text('{"half')
     assert read_json(path) is None
-
-
-def test_a_session_is_ended_with_all_its_children() -> None:
-    parent = subprocess.Popen(
-        ["bash", "-c", "sleep 100 & echo $!; wait"], stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert parent.stdout is not None
-    child = int(parent.stdout.readline())
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    parent.stdout.close()
-    assert is_alive(child)
-    end_session(parent.pid)
-    assert not is_alive(child)
 
 
 @pytest.mark.parametrize(
