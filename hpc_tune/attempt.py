@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from hpc_tune.durable import read_json, write_json
 
-__all__ = ["Attempt", "AttemptRecord", "Head", "NodeRecord", "Outcome", "SlurmJob", "Submission"]
+__all__ = ["Attempt", "AttemptRecord", "Cancellation", "Head", "NodeRecord", "Outcome", "SlurmJob", "Submission"]
 
 Ending = Literal["completed", "interrupted", "failed"]
 NodeState = Literal["starting", "up", "failed", "ended"]
@@ -129,6 +129,16 @@ class Submission(_Record):
 
 
 @dataclass(frozen=True)
+class Cancellation(_Record):
+    """That somebody ended a job, or an attempt on their own machine. Whoever finds it starts no further attempt."""
+
+    by: str
+    """The user's name."""
+    host: str
+    time: float
+
+
+@dataclass(frozen=True)
 class Attempt:
     """One start of a run.
 
@@ -137,6 +147,7 @@ class Attempt:
       attempt.json      what it was given
       progress.json     what the search looks like now
       outcome.json      how it ended
+      cancelled         on this machine: by whom it was ended; a job's lies in jobs/
       token             the secret of its Ray (0600)
       driver.log
       head.json         on Slurm: the head's address
@@ -165,6 +176,11 @@ class Attempt:
     def outcome_file(self) -> Path:
         """How the attempt ended; absent while it is live, or when nobody was left to write it."""
         return self.path / "outcome.json"
+
+    @property
+    def cancel_file(self) -> Path:
+        """By whom an attempt on this machine was ended; absent where nobody did."""
+        return self.path / "cancelled"
 
     @property
     def driver_log(self) -> Path:

@@ -45,7 +45,7 @@ class RunDir:
       code/                   a snapshot of the experiment's folder
       run.lock                held by the driver of a live attempt
       job.sbatch              the job script, for runs on Slurm
-      jobs/                   of each Slurm job: its submission, its batch log, its stop marker
+      jobs/                   of each Slurm job: its submission, its batch log, stop marker, who cancelled it
       attempts/001/           see Attempt
       storage/                one folder per trial; state.zip, the state of the search
       trials.csv history.csv summary.csv
@@ -127,6 +127,14 @@ class RunDir:
         """What the batch script of a job said, over all its restarts."""
         return self.jobs_dir / f"{job_id}.log"
 
+    def stop_marker(self, job_id: str, restart_count: int) -> Path:
+        """Return the empty file that asks the attempt in a job to save and end."""
+        return self.jobs_dir / f"{job_id}.{restart_count}.stop"
+
+    def cancel_file(self, job_id: str) -> Path:
+        """By whom a job was ended; absent where nobody did. A job that has one starts no further attempt."""
+        return self.jobs_dir / f"{job_id}.cancelled"
+
     def submissions(self) -> list[Submission]:
         """Return what was sent to Slurm, oldest first."""
         found = (Submission.read(path) for path in self.jobs_dir.glob("*.json"))
@@ -187,6 +195,12 @@ class RunDir:
         """Name the process that is at work in the run, or None when there is none."""
         claims = [claim for claim in self._lock().claims if not _is_stale(claim)]
         return f"process {claims[0].pid} on {claims[0].hostname}" if claims else None
+
+    def holder_here(self) -> int | None:
+        """Return the process of this machine that is at work in the run, or None when there is none here."""
+        host = socket.gethostname()
+        pids = [claim.pid for claim in self._lock().claims if claim.hostname == host and not _is_stale(claim)]
+        return pids[0] if pids else None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
