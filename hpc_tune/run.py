@@ -29,7 +29,7 @@ from hpc_tune.experiment.spec import spec_hash
 from hpc_tune.process import is_alive
 from hpc_tune.snapshot import take_snapshot
 
-__all__ = ["RunDir", "find_run", "list_runs"]
+__all__ = ["RunDir", "find_run", "list_runs", "user_name"]
 
 SCHEMA = 1
 
@@ -85,7 +85,7 @@ class RunDir:
             "schema": SCHEMA,
             "name": loaded.experiment.name,
             "created": time.time(),
-            "user": _user(),
+            "user": user_name(),
             "host": socket.gethostname(),
             "command": list(command),
             "versions": _versions(),
@@ -258,7 +258,8 @@ def _cannot_create(runs_dir: Path, error: OSError) -> RunError:
     )
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Return the name of who runs this, or the number where it has none."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container may know no name for the number

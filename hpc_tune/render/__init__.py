@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from hpc_tune.render.cancel import cancelled
+from hpc_tune.render.listing import listing
+from hpc_tune.render.logs import chunks, logs
 from hpc_tune.render.results import collected_record, ended, tables
 from hpc_tune.render.search import LineWatcher, TableWatcher, watcher
+from hpc_tune.render.status import status, watched
 from hpc_tune.render.text import JSON_SCHEMA, error, number, to_json
 
 __all__ = [
     "JSON_SCHEMA",
     "LineWatcher",
     "TableWatcher",
+    "cancelled",
+    "chunks",
     "collected_record",
     "ended",
     "error",
+    "listing",
+    "logs",
     "number",
+    "status",
     "tables",
     "to_json",
+    "watched",
     "watcher",
 ]

@@ -1,0 +1,51 @@
+"""How the end of a run that was cancelled looks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from hpc_tune.experiment.duration import format_seconds
+from hpc_tune.operations.cancel import Cancelled
+from hpc_tune.render.text import to_json
+
+__all__ = ["cancelled"]
+
+
+def cancelled(done: Cancelled, *, as_json: bool) -> None:
+    """Say what was ended and how to go on."""
+    if as_json:
+        click.echo(to_json(_record(done)))
+        return
+    if done.is_nothing:
+        click.echo(f"nothing of {done.run.name} is live; hpc-tune status {done.run.path} says how it stands")
+        return
+    click.echo(f"cancelled: {', '.join(_ended(done))} after {format_seconds(done.seconds)}")
+    if done.outcome is not None:
+        click.echo(f"its attempt is {done.outcome.ending}: {done.outcome.reason}")
+    elif done.running or done.process:
+        click.echo("its attempt could not say how it ended; what its trials had saved before is kept")
+    if done.left:
+        click.echo(f"note: Slurm is still ending job {', '.join(done.left)}")
+    click.echo(f"continue with: hpc-tune resume {done.run.path}")
+
+
+def _ended(done: Cancelled) -> list[str]:
+    waiting = [f"job {job_id}, which had not begun" for job_id in done.waiting]
+    running = [f"job {job_id}" for job_id in done.running]
+    return [*running, *waiting, *([done.process] if done.process else [])]
+
+
+def _record(done: Cancelled) -> dict[str, Any]:
+    outcome = done.outcome
+    return {
+        "run": done.run.name,
+        "path": str(done.run.path),
+        "running_jobs": list(done.running),
+        "waiting_jobs": list(done.waiting),
+        "process": done.process,
+        "outcome": {"ending": outcome.ending, "reason": outcome.reason} if outcome else None,
+        "left_jobs": list(done.left),
+        "seconds": done.seconds,
+    }
