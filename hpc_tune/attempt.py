@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import shutil
+import signal
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -11,6 +15,9 @@ from typing import Any, Literal, Self
 from hpc_tune.durable import read_json, write_json
 
 __all__ = ["Attempt", "AttemptRecord", "Cancellation", "Head", "NodeRecord", "Outcome", "SlurmJob", "Submission"]
+
+LEAST_FREE = 2**20
+"""Bytes below which a disk counts as full."""
 
 Ending = Literal["completed", "interrupted", "failed"]
 NodeState = Literal["starting", "up", "failed", "ended"]
@@ -46,6 +53,22 @@ class Outcome(_Record):
     ended: float = 0.0
     hint: str | None = None
 
+    @classmethod
+    def of_driver(cls, returncode: int, attempt: Attempt) -> Self:
+        """Say how a driver ended that could not say it itself."""
+        if shutil.disk_usage(attempt.path).free < LEAST_FREE:
+            return cls(
+                "failed",
+                f"no space is left on the file system of {attempt.run_path}",
+                exit_code=1,
+                hint=f"make room, then: hpc-tune resume {attempt.run_path}",
+            )
+        if returncode < 0:
+            return cls("interrupted", f"the driver was ended by {signal.Signals(-returncode).name}")
+        return cls(
+            "failed", f"the driver ended with exit code {returncode}", exit_code=1, hint=f"see {attempt.driver_log}"
+        )
+
 
 @dataclass(frozen=True)
 class SlurmJob(_Record):
@@ -55,8 +78,13 @@ class SlurmJob(_Record):
     restart_count: int = 0
     cluster: str = ""
     partition: str = ""
-    node_list: str = ""
-    """The nodes as Slurm abbreviates them: ``iris-[169-172]``."""
+    nodes: tuple[str, ...] = ()
+    """The names of all nodes, by rank."""
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Return the job, its nodes as a tuple."""
+        return super().from_json({**record, "nodes": tuple(record.get("nodes", ()))})
 
 
 @dataclass(frozen=True)
@@ -219,9 +247,36 @@ class Attempt:
         found = (NodeRecord.read(path) for path in self.nodes_dir.glob("*.json"))
         return sorted((each for each in found if each is not None), key=lambda each: each.rank)
 
+    @property
+    def run_path(self) -> Path:
+        """The run's directory."""
+        return self.path.parent.parent
+
+    def joined_sentence(self, seconds: float) -> str:
+        """Say how many nodes have joined and what is known of the others."""
+        record, nodes = self.record(), self.nodes()
+        joined = {node.name for node in nodes if node.up is not None}
+        wanted = record.nodes if record else len(nodes)
+        sentence = f"{len(joined)} of {wanted} nodes after {seconds:.0f} s"
+        reasons = {node.name: node.reason for node in nodes}
+        expected = record.job.nodes if record and record.job else ()
+        missing = [name for name in dict.fromkeys([*expected, *reasons]) if name not in joined]
+        if missing:
+            sentence += "; missing " + ", ".join(
+                f"{name} ({reasons[name]})" if reasons.get(name) else name for name in missing
+            )
+        return sentence
+
     def outcome(self) -> Outcome | None:
         """Return how the attempt ended, or None when that is not on record."""
         return Outcome.read(self.outcome_file)
+
+    def begin(self, record: AttemptRecord) -> None:
+        """Draw the secret of the attempt's Ray, and put on record what the attempt was given."""
+        descriptor = os.open(self.token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+        record.write(self.record_file)
 
     def end(self, outcome: Outcome) -> None:
         """Put on record how the attempt ended, unless it is already."""

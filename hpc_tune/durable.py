@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["read_json", "replacing", "write_json", "write_text"]
+__all__ = ["is_listed", "read_json", "replacing", "write_json", "write_text"]
 
 
 @contextmanager
@@ -46,6 +46,18 @@ def write_text(path: Path, text: str, *, mode: int = 0o600) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file in one step."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def is_listed(path: Path) -> bool:
+    """Tell whether a file is there, as its directory lists it.
+
+    A client of a network file system that has once been told that a file does not exist may go on believing so for
+    minutes; a listing asks the server.
+    """
+    try:
+        return any(entry.name == path.name for entry in path.parent.iterdir())
+    except FileNotFoundError:
+        return False
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

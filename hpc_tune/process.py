@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -9,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["MARK", "end_marked", "is_alive"]
+__all__ = ["MARK", "end_marked", "end_with_parent", "is_alive"]
 
 MARK = "HPC_TUNE_ATTEMPT"
 """The environment variable that all processes of an attempt bear; its value is the attempt's directory."""
 
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 _DEADLINE = 10.0
 _PAUSE = 0.02
 
@@ -22,6 +24,14 @@ def is_alive(pid: int) -> bool:
     """Tell whether a process runs; one that has ended and waits to be reaped does not."""
     stat = _stat(pid)
     return stat is not None and stat[0] not in "ZX"
+
+
+def end_with_parent() -> None:
+    """Have SIGTERM sent to this process when the one that started it dies, however that comes."""
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died while we asked
+        signal.raise_signal(signal.SIGTERM)
 
 
 def end_marked(value: str) -> None:

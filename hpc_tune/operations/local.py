@@ -23,17 +23,15 @@ from hpc_tune.experiment.load import load_experiment
 from hpc_tune.experiment.spec import Experiment, changed_keys
 from hpc_tune.machine import this_machine
 from hpc_tune.operations.tables import Collected, collect
-from hpc_tune.process import MARK, end_marked
+from hpc_tune.process import end_marked
 from hpc_tune.progress import Progress
 from hpc_tune.run import RunDir
+from hpc_tune.runtime.environment import attempt_environment
 
 __all__ = ["Ended", "Watcher", "resume", "run"]
 
 REFRESH = 0.25
 """Seconds between two looks at a live search."""
-
-LEAST_FREE = 2**20
-"""Bytes below which a disk counts as full."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +176,7 @@ def _attempt_here(
     given = AttemptRecord(
         kind, os.uname().nodename, node.cpus, node.gpus, retry_errors=retry_errors, started=time.time()
     )
-    given.write(attempt.record_file)
+    attempt.begin(given)
     watcher.started(run, experiment, notes)
     outcome = _drive(run, attempt, watcher)
     if outcome.exit_code == RunBusy.exit_code:
@@ -202,7 +200,7 @@ def _drive(run: RunDir, attempt: Attempt, watcher: Watcher) -> Outcome:
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                env=os.environ | {MARK: str(attempt.path)},
+                env=attempt_environment(os.environ, attempt, run.code),
                 start_new_session=True,  # a terminal's Ctrl-C reaches us alone; we pass it on
             )
             _follow(driver, attempt, watcher)
@@ -210,7 +208,7 @@ def _drive(run: RunDir, attempt: Attempt, watcher: Watcher) -> Outcome:
     finally:
         shutil.rmtree(temp_dir, ignore_errors=True)
     if (outcome := attempt.outcome()) is None:
-        outcome = _unrecorded(driver.returncode, run, attempt)
+        outcome = Outcome.of_driver(driver.returncode, attempt)
         with suppress(OSError):  # the disk may be full; the answer is for our caller first
             attempt.end(outcome)
     return outcome
@@ -243,19 +241,3 @@ def _follow(driver: subprocess.Popen[bytes], attempt: Attempt, watcher: Watcher)
                     os.killpg(driver.pid, signal.SIGKILL)
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-def _unrecorded(returncode: int, run: RunDir, attempt: Attempt) -> Outcome:
-    """Say how a driver ended that could not say it itself."""
-    if shutil.disk_usage(run.path).free < LEAST_FREE:
-        return Outcome(
-            "failed",
-            f"no space is left on the file system of {run.path}",
-            exit_code=1,
-            hint=f"make room, then: hpc-tune resume {run.path}",
-        )
-    if returncode < 0:
-        return Outcome("interrupted", f"the driver was ended by {signal.Signals(-returncode).name}")
-    return Outcome(
-        "failed", f"the driver ended with exit code {returncode}", exit_code=1, hint=f"see {attempt.driver_log}"
-    )

@@ -7,11 +7,11 @@ It is started by ``hpc-tune run`` and ``resume`` on this machine. Everything tha
 from __future__ import annotations
 
 import argparse
-import ctypes
 import errno
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,16 +21,16 @@ from typing import Any
 
 from hpc_tune.attempt import Attempt, AttemptRecord, Outcome
 from hpc_tune.errors import HpcTuneError, RunError, TrialsFailed
-from hpc_tune.experiment.capacity import Node, fit_trial, slots
+from hpc_tune.experiment.capacity import fit_trial, slots
 from hpc_tune.experiment.load import LoadedExperiment, load_experiment
 from hpc_tune.experiment.source import resolve
+from hpc_tune.process import end_with_parent
 from hpc_tune.progress import Progress
 from hpc_tune.run import RunDir
-from hpc_tune.runtime.environment import limit_threads, prepare_environment, write_token
+from hpc_tune.runtime.cluster import Cluster, LocalRay, SlurmRay
+from hpc_tune.runtime.environment import limit_threads
 
 __all__ = ["main"]
-
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class Interrupted(BaseException):
@@ -42,10 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hpc_tune.runtime.driver")
     parser.add_argument("run", type=Path)
     parser.add_argument("attempt", type=Path)
-    parser.add_argument("--temp-dir", type=Path, required=True, help="private, short, on this node's own disk")
+    parser.add_argument("--temp-dir", type=Path, help="where to start a Ray; left out: join that of the node agents")
+    parser.add_argument("--start-timeout", type=float, default=120.0, metavar="SECONDS")
     parsed = parser.parse_args(arguments)
     attempt = Attempt(parsed.attempt)
-    outcome = _outcome(RunDir(parsed.run), attempt, parsed.temp_dir)
+    outcome = _outcome(RunDir(parsed.run), attempt, parsed.temp_dir, parsed.start_timeout)
     attempt.end(outcome)
     return outcome.exit_code
 
@@ -61,12 +62,12 @@ def _failure(run: RunDir, attempt: Attempt, error: Exception) -> Outcome:
     return Outcome("failed", f"{type(cause).__name__}: {cause}", exit_code=1, hint=f"see {attempt.driver_log}")
 
 
-def _outcome(run: RunDir, attempt: Attempt, temp_dir: Path) -> Outcome:
+def _outcome(run: RunDir, attempt: Attempt, temp_dir: Path | None, start_timeout: float) -> Outcome:
     try:
         _catch_signals()
-        _end_with_parent()
+        end_with_parent()
         with run.locked():
-            return _Driver(run, attempt, temp_dir).drive()
+            return _Driver(run, attempt, temp_dir, start_timeout).drive()
     except Interrupted:
         return Outcome("interrupted", "stopped before the first trial")
     except HpcTuneError as error:
@@ -91,32 +92,23 @@ def _pass_on_termination() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGUSR1))
 
 
-def _end_with_parent() -> None:
-    """Save and end when the process that started us is killed, so that nobody is left at work in the run."""
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        raise Interrupted
-
-
 class _Driver:
-    def __init__(self, run: RunDir, attempt: Attempt, temp_dir: Path) -> None:
+    def __init__(self, run: RunDir, attempt: Attempt, temp_dir: Path | None, start_timeout: float) -> None:
         self._run = run
         self._attempt = attempt
-        self._temp_dir = temp_dir
         self._record = run.record()
-        # before the experiment: a .py file imports Ray, which looks at its environment then and there
-        write_token(attempt.token_file)
-        prepare_environment(os.environ, token=attempt.token_file, code=run.code)
         given = _given(attempt)
-        self._node = Node(given.cpus, given.gpus)
+        self._cluster: Cluster = (
+            SlurmRay(attempt, given, start_timeout) if temp_dir is None else LocalRay(attempt, given, temp_dir)
+        )
         self._retry_errors = given.retry_errors
         self._loaded: LoadedExperiment = load_experiment(
             run.experiment_file, self._record["overrides"], folder=run.code
         )
         self._experiment = self._loaded.experiment
-        self._trial = fit_trial(self._experiment.trial, [self._node])
+        self._trial = fit_trial(self._experiment.trial, self._cluster.nodes)
         self._seed = int(self._record["seed"])
+        self._phases: dict[str, float] = {}
 
     def drive(self) -> Outcome:
         """Start Ray, search, and say how it ended."""
@@ -125,38 +117,19 @@ class _Driver:
         with ThreadPoolExecutor(1) as background:
             # the user's imports and data take as long as Ray's start: side by side
             users = background.submit(self._load_users_code)
-            self._start_ray()
+            self._cluster.connect()
+            self._phases["driver_up"] = time.time()
+            _pass_on_termination()
             trainable, data = users.result()
         try:
             return self._search(trainable, data)
         finally:
-            self._stop_ray()
+            _disconnect()
 
     def _load_users_code(self) -> tuple[Any, Any]:
         trainable = resolve(self._experiment.trainable, self._run.code)
         load_data = self._experiment.data
         return trainable, resolve(load_data, self._run.code)() if load_data is not None else None
-
-    def _start_ray(self) -> None:
-        import ray
-
-        try:
-            ray.init(
-                address="local",
-                num_cpus=int(self._node.cpus),
-                num_gpus=int(self._node.gpus),
-                include_dashboard=False,
-                log_to_driver=False,
-                _temp_dir=str(self._temp_dir),
-            )
-        except (RuntimeError, OSError, ConnectionError) as error:
-            raise RunError(f"Ray did not start: {error}", hint=f"see {self._attempt.driver_log}") from error
-        _pass_on_termination()
-
-    def _stop_ray(self) -> None:
-        import ray
-
-        ray.shutdown()
 
     def _search(self, trainable: Any, data: Any) -> Outcome:
         from hpc_tune.runtime.tuning import Tuning
@@ -165,9 +138,10 @@ class _Driver:
             self._experiment,
             storage=self._run.storage,
             trial=self._trial,
-            slots=slots(self._trial, [self._node]),
+            slots=slots(self._trial, self._cluster.nodes),
             seed=self._seed,
             progress_file=self._attempt.progress_file,
+            phases=self._phases,
         )
         ended = tuning.run(
             trainable, data, retry_errors=self._retry_errors, seconds_spent=_seconds_spent(self._run, self._attempt)
@@ -178,6 +152,12 @@ class _Driver:
             error = TrialsFailed(f"all {ended.trials} trials failed", hint="see the column error in trials.csv")
             return Outcome("failed", error.message, exit_code=error.exit_code, hint=error.hint)
         return Outcome("completed", ended.reason)
+
+
+def _disconnect() -> None:
+    import ray
+
+    ray.shutdown()
 
 
 def _given(attempt: Attempt) -> AttemptRecord:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
-__all__ = ["limit_threads", "prepare_environment", "write_token"]
+from hpc_tune.attempt import Attempt
+from hpc_tune.process import MARK
+
+__all__ = ["attempt_environment", "limit_threads"]
 
 _PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
-
-
-def write_token(path: Path) -> None:
-    """Draw the secret of one attempt. Without it nobody can talk to the attempt's Ray."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(32))
 
 
 def limit_threads(environment: MutableMapping[str, str], cpus: float) -> None:
@@ -25,12 +20,13 @@ def limit_threads(environment: MutableMapping[str, str], cpus: float) -> None:
         environment.setdefault(name, str(max(1, int(cpus))))
 
 
-def prepare_environment(environment: MutableMapping[str, str], *, token: Path, code: Path) -> None:
-    """Set what must hold in the driver, in Ray and in each trial, before any of them imports Ray.
+def attempt_environment(base: Mapping[str, str], attempt: Attempt, code: Path) -> dict[str, str]:
+    """Return what the driver, Ray and each trial find in their environment.
 
     Nothing is left to chance or to the user's home: Ray would pick up a token file, a cluster address or a proxy of
     its own accord.
     """
+    environment = dict(base)
     for name in _PROXIES:  # gRPC would send Ray's traffic through them
         environment.pop(name, None)
         environment.pop(name.upper(), None)
@@ -38,11 +34,14 @@ def prepare_environment(environment: MutableMapping[str, str], *, token: Path, c
     environment.pop("RAY_AUTH_TOKEN", None)
     environment.update(
         RAY_AUTH_MODE="token",
-        RAY_AUTH_TOKEN_PATH=str(token),
+        RAY_AUTH_TOKEN_PATH=str(attempt.token_file),
         RAY_USAGE_STATS_ENABLED="0",
+        RAY_prestart_worker_first_driver="0",  # else a process per CPU, all importing Ray at once, before any trial
         RAY_CHDIR_TO_TRIAL_DIR="0",  # a trial works in its folder on the storage path; see trainable.py
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",  # results_log.py takes their place
         TUNE_FUNCTION_THREAD_TIMEOUT_S="60",  # a stopped trial may need more than Tune's 2 s to let go of its worker
         RAY_ENABLE_ZERO_COPY_TORCH_TENSORS="1",
         PYTHONPATH=os.pathsep.join(filter(None, [str(code), environment.get("PYTHONPATH")])),
     )
+    environment[MARK] = str(attempt.path)
+    return environment

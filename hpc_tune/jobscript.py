@@ -1,0 +1,124 @@
+"""The job script: what Slurm runs, as text. Nothing is looked up here, so the same request gives the same bytes."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+from hpc_tune.errors import RunError
+from hpc_tune.request import JobRequest
+from hpc_tune.site import Environment, Site
+
+__all__ = ["render_job_script"]
+
+
+def render_job_script(request: JobRequest, site: Site, *, run: Path, python: str) -> str:
+    """Return the script of a run.
+
+    Args:
+        request: what Slurm is asked for.
+        site: the environment on the nodes.
+        run: the run's directory, absolute.
+        python: the interpreter to use where the site names none.
+
+    Raises:
+        RunError: if the directory's path cannot be written in a script.
+    """
+    from jinja2 import Environment as Templates
+    from jinja2 import StrictUndefined
+
+    if not str(run).isprintable():
+        raise RunError(f"the path {str(run)!r} cannot be written in a job script", hint="choose another --runs-dir")
+    templates = Templates(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    templates.filters["sh"] = shlex.quote
+    template = resources.files("hpc_tune_slurm").joinpath("job.sbatch.j2").read_text(encoding="utf-8")
+    return templates.from_string(template).render(
+        name=run.name,
+        request=request,
+        run=str(run),
+        environment=site.environment,
+        directives=list(_directives(request, run)),
+        srun=list(_srun(request)),
+        agent=list(_agent(request, site)),
+        python=_python(site.environment, python),
+    )
+
+
+def _directives(request: JobRequest, run: Path) -> Iterator[str]:
+    """Yield the options of sbatch, each with its value quoted as sbatch reads it."""
+    options: dict[str, str | int | None] = {
+        "job-name": run.name,
+        "nodes": request.nodes,
+        "ntasks-per-node": 1,
+        "cpus-per-task": request.cpus_per_node,
+        "gres": _gres(request),
+        "mem": request.memory,
+        "time": _clock(request.time),
+        "partition": request.partition,
+        "qos": request.qos,
+        "account": request.account,
+        "constraint": request.constraint,
+        "exclude": request.exclude,
+        "signal": f"B:USR1@{request.grace:.0f}",
+        "output": f"{run}/jobs/%j.log".replace("%", "%%").replace("%%j.log", "%j.log"),
+    }
+    for name, value in options.items():
+        if value is not None:
+            yield f"--{name}={_quoted(str(value))}"
+    yield from ("--open-mode=append", "--no-kill", "--requeue")
+    for name, extra in request.sbatch.items():
+        if extra is True:
+            yield f"--{name}"
+        elif extra is not False:
+            yield f"--{name}={_quoted(str(extra))}"
+
+
+def _gres(request: JobRequest) -> str | None:
+    if not request.gpus_per_node:
+        return None
+    kind = f"gpu:{request.gpu_type}" if request.gpu_type else "gpu"
+    return f"{kind}:{request.gpus_per_node}"
+
+
+def _clock(seconds: float | None) -> str | None:
+    """Return a walltime as Slurm writes it; it counts whole minutes, and a second of a minute is a minute."""
+    if seconds is None:
+        return None
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours:02d}:{rest // 60:02d}:{rest % 60:02d}"
+
+
+def _quoted(value: str) -> str:
+    r"""Quote a value for an ``#SBATCH`` line: sbatch knows double quotes and backslashes, and expands nothing."""
+    if value and all(character.isalnum() or character in "-_./:@,=%+[]" for character in value):
+        return value
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _srun(request: JobRequest) -> Iterator[str]:
+    """Yield the options of the one step: a node agent per node, which gets all that the job has on it."""
+    yield from (f"--nodes={request.nodes}", f"--ntasks={request.nodes}", "--ntasks-per-node=1")
+    yield f"--cpus-per-task={request.cpus_per_node}"  # since Slurm 22.05 a step does not take it over from the job
+    if (gres := _gres(request)) is not None:
+        yield f"--gres={gres}"
+    yield "--cpu-bind=none"
+    # one node's end is not the end of the others
+    yield from ("--kill-on-bad-exit=0", "--wait=0", "--no-kill", "--input=none")
+
+
+def _agent(request: JobRequest, site: Site) -> Iterator[str]:
+    yield f"--min-nodes={request.min_nodes}"
+    yield f"--start-timeout={request.start_timeout:.0f}"
+    yield f"--temp-dir={site.temp_dir}"
+    if site.interface is not None:
+        yield f"--interface={site.interface}"
+
+
+def _python(environment: Environment, python: str) -> list[str]:
+    """Return the words that start Python, inside the site's container where it has one."""
+    if environment.container is None:
+        return [environment.python or python]
+    container = ["apptainer", "exec", "--nv", *environment.container_options, environment.container]
+    return [*container, environment.python or "python3"]
