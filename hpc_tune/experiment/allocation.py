@@ -45,8 +45,12 @@ class Allocation(BaseModel):
     nodes: int = Field(1, ge=1)
     min_nodes: int = Field(1, ge=1)
     """How many nodes must have joined before trials start; late ones join."""
+    start_timeout: Duration = 120
+    """Seconds that the cluster gets to form; longer where the environment is slow to load."""
     cpus_per_node: int | None = Field(None, ge=1)
     gpus_per_node: int | None = Field(None, ge=0)
+    gpu_type: OneLine | None = None
+    """Where a partition has GPUs of several types: Slurm's name of the one to get."""
     memory: Memory | None = None
     """Of each node, as Slurm's ``--mem`` takes it: ``"64G"``."""
     time: Duration | None = None

@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping
 
 from hpc_tune.errors import Fault
+from hpc_tune.experiment.keys import how_to_set
 
 __all__ = ["OWNED", "directive_faults", "long_name"]
 
 
 def _use(key: str) -> str:
-    return f"use allocation.{key} (--{key.replace('_', '-')})"
+    return f"use allocation.{key} ({how_to_set(key)})"
 
 
 _TASKS = "is not needed: one task runs on each node; trials share it by trial.cpus and trial.gpus"
