@@ -91,7 +91,7 @@ class HyperBand(Algorithm):
 class MedianStopping(Algorithm):
     """Stop a trial whose best result is below the median of the running averages (Golovin et al. 2017)."""
 
-    ray_class: ClassVar[str] = "ray.tune.schedulers:MedianStoppingRule"
+    ray_class: ClassVar[str] = "hpc_tune.runtime.trial_schedulers:MedianStopping"
     name: Literal["median_stopping"]
     # Ray counts seconds by default, which makes the decision depend on the machine.
     time_attr: str = "training_iteration"
@@ -104,7 +104,7 @@ class MedianStopping(Algorithm):
 class Pbt(Algorithm):
     """Population based training (Jaderberg et al. 2017)."""
 
-    ray_class: ClassVar[str] = "ray.tune.schedulers:PopulationBasedTraining"
+    ray_class: ClassVar[str] = "hpc_tune.runtime.trial_schedulers:Population"
     name: Literal["pbt"]
     # Ray counts seconds by default, which makes the schedule depend on the machine.
     time_attr: str = "training_iteration"

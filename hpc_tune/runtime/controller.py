@@ -3,14 +3,15 @@
 Ray stages everything that the driver writes on the node's own disk and copies it to the storage path every ten
 seconds or more, file by file. A killed driver then loses finished trials, and a kill during the copy leaves half a
 state. Here results go straight to the storage path (:mod:`hpc_tune.runtime.results_log`) and the state of the search
-is one file, ``state.zip``, replaced in one step as soon as a trial has ended.
+is one file, ``state.zip``, replaced in one step as soon as a trial has ended. No trial starts, or goes on with another
+config, before that file knows of it; so whatever lies in the trials' folders belongs to a trial that a restore knows.
 """
 
 from __future__ import annotations
 
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,16 +21,19 @@ from ray.train._internal.checkpoint_manager import _TrainingResult
 from ray.tune import Checkpoint
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
+from ray.tune.utils import flatten_dict
 
 from hpc_tune.durable import replacing
 from hpc_tune.errors import ExperimentError, Fault
 from hpc_tune.experiment.nearest import did_you_mean
-from hpc_tune.runtime.results_log import AUTOMATIC_KEYS, reported_results
+from hpc_tune.runtime.results_log import AUTOMATIC_KEYS, Reported, reported_results
+from hpc_tune.runtime.scheduler_state import load_scheduler, save_scheduler
 
 __all__ = ["STATE_FILE", "SearchController", "Snapshots", "installed"]
 
 STATE_FILE = "state.zip"
 PREVIOUS_STATE_FILE = "state.prev.zip"
+SCHEDULER_FILE = "trial_scheduler.pkl"
 
 BUDGET = 0.03
 """Share of the driver's time that snapshots may take."""
@@ -105,6 +109,12 @@ class Snapshots:
             others = [name for name in archive.namelist() if not name.startswith("experiment_state-")]
             archive.extractall(self._staging, others)
 
+    def forget_restored(self) -> None:
+        """Clear away what was restored, which bears the time stamp of its attempt; PBT's logs go on growing."""
+        for staged in self._staging.iterdir():
+            if staged.is_file() and not staged.name.startswith("pbt_"):
+                staged.unlink()
+
     def on_trial_checkpoint(self, trial: Trial) -> None:
         """Do nothing: a restore finds checkpoints that are newer than the state in the trial's results."""
 
@@ -130,21 +140,83 @@ def saved_state(storage: Path) -> Path | None:
     return None
 
 
+class _Queue:
+    """The trials that a free process may go to, first in, first out; Ray draws one from a set."""
+
+    def __init__(self) -> None:
+        self._trials: dict[Trial, None] = {}
+
+    def add(self, trial: Trial) -> None:
+        self._trials[trial] = None
+
+    def discard(self, trial: Trial) -> None:
+        self._trials.pop(trial, None)
+
+    def pop(self) -> Trial:
+        first = next(iter(self._trials))
+        del self._trials[first]
+        return first
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+
 class SearchController(TuneController):
     """Ray's controller, extended where a search must survive its driver."""
 
     state_to_restore: Path | None = None
     expected: ClassVar[Mapping[str, str]] = {}
     """Names that every report must hold, by the key of the experiment file that asks for them."""
+    slots: int = 1
+    """Trials that can run at the same time."""
     fatal: ExperimentError | None = None
     unfinished = False
 
+    _max_pending_trials: int
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._reported = False
+        self._saved_configs: dict[str, dict[str, Any]] = {}
         super().__init__(*args, **kwargs)
 
     def _create_checkpoint_manager(self) -> Snapshots:
         return Snapshots(self._storage, self.state_to_restore)
+
+    def save_to_dir(self) -> None:
+        """Write the state, with that of the trial scheduler, where a snapshot is made of it."""
+        super().save_to_dir()
+        save_scheduler(self._scheduler_alg, Path(self._storage.experiment_driver_staging_path, SCHEDULER_FILE))
+        self._saved_configs = {trial.trial_id: trial.config for trial in self._trials}
+
+    def checkpoint(self, force: bool = False, wait: bool = False) -> None:
+        """Save the state, once there is one: Ray cannot restore a search without trials."""
+        if self._trials:
+            super().checkpoint(force=force, wait=wait)
+
+    def _maybe_add_actors(self) -> None:
+        """Ask for processes for the trials that come next.
+
+        The first trials are saved before that: their ids depend on chance. Tune asks for a process for each of up
+        to 200 pending trials, and takes most requests back when a process is free again, which costs more than an
+        empty trial. One request too many finds out when the cluster has grown.
+        """
+        if not self._saved_configs:
+            self.checkpoint(force=True)
+        most, self._max_pending_trials = (
+            self._max_pending_trials,
+            max(1, self.slots - self._actor_manager.num_live_actors),
+        )
+        try:
+            super()._maybe_add_actors()
+        finally:
+            self._max_pending_trials = most
+
+    def _actor_started(self, tracked_actor: Any, log: str = "STARTED") -> None:
+        """Start no trial that the state on disk does not know as it is."""
+        trial = self._actor_to_trial[tracked_actor]
+        if self._saved_configs.get(trial.trial_id) is not trial.config:
+            self.checkpoint(force=True)
+        super()._actor_started(tracked_actor, log=log)
 
     def _set_trial_status(self, trial: Trial, status: str) -> None:
         super()._set_trial_status(trial, status)
@@ -154,7 +226,9 @@ class SearchController(TuneController):
 
     def add_trial(self, trial: Trial) -> None:
         """Let as many worker processes be kept for reuse as there are; a new one costs seconds."""
+        self._resources_to_pending_trials.default_factory = _Queue
         super().add_trial(trial)
+        trial.init_local_path()  # Ray forgets it for a trial that begins in a kept process
         if self._reuse_actors and not self._actor_cache.total_max_objects:
             self._actor_cache.increase_max(trial.placement_group_factory, by=KEPT_WORKERS)
 
@@ -196,6 +270,14 @@ class SearchController(TuneController):
             raise error
 
     def resume(self, resume_config: Any) -> None:
+        """Restore, or fail: Ray would begin anew beside what it could not restore."""
+        try:
+            self._restore(resume_config)
+        except Exception:
+            self._fail_fast = True
+            raise
+
+    def _restore(self, resume_config: Any) -> None:
         """Lay the saved state out as a plain file, by which Ray restores, and clear it away again."""
         storage = Path(self._storage.experiment_fs_path)
         if self.state_to_restore is None:
@@ -209,12 +291,30 @@ class SearchController(TuneController):
             super().resume(resume_config)
         finally:
             (storage / newest).unlink()
+        self._resume_scheduler()
+        for trial in self._ended_unnoticed:
+            result = flatten_dict(trial.last_result)
+            self._scheduler_alg.on_trial_complete(self._wrapped(), trial, result)
+            self._search_alg.on_trial_complete(trial.trial_id, result=result)
+        self._checkpoint_manager.forget_restored()
 
     def _restore_trials(self, experiment_state: dict[str, Any]) -> list[Trial]:
         trials: list[Trial] = super()._restore_trials(experiment_state)
-        for trial in trials:
-            _catch_up(trial)
+        unfinished = [trial for trial in trials if not trial.is_finished()]
+        went_on = [trial for trial in unfinished if _catch_up(trial)]
+        self._ended_unnoticed = [trial for trial in went_on if trial.is_finished()]
+        self._waiting = [trial for trial in unfinished if trial.status == Trial.PAUSED and trial not in went_on]
         return trials
+
+    def _resume_scheduler(self) -> None:
+        """Give the trial scheduler its state back; trials that it had paused wait for its word again."""
+        staged = Path(self._storage.experiment_driver_staging_path, SCHEDULER_FILE)
+        if not staged.exists():
+            return
+        with staged.open("rb") as file:
+            load_scheduler(self._scheduler_alg, file, self._trials)
+        for trial in self._waiting:
+            self._set_trial_status(trial, Trial.PAUSED)
 
     def cleanup(self) -> None:
         """Note what is left before Ray marks every live trial as terminated."""
@@ -222,25 +322,46 @@ class SearchController(TuneController):
         super().cleanup()
 
 
-def _catch_up(trial: Trial) -> None:
+def _catch_up(trial: Trial) -> bool:
     """Bring a restored trial up to what its folder shows; the results on disk are newer than the state.
 
     A result is written only after its checkpoint is complete, so a checkpoint that a result names is whole.
+
+    Returns:
+        Whether the trial had gone on since the state was saved.
     """
     folder = Path(trial.storage.trial_fs_path)
     results = list(reported_results(folder))
-    last = results[-1] if results else None
-    if last is None or trial.status in (Trial.TERMINATED, Trial.ERROR):
-        return
-    known = trial.latest_checkpoint_result
-    iteration = known.metrics.get("training_iteration", 0) if known and Path(known.checkpoint.path).is_dir() else -1
-    for result in results:
-        if result.iteration > iteration and result.checkpoint is not None:
+    checkpoints = trial.run_metadata.checkpoint_manager
+    known = checkpoints.latest_checkpoint_result
+    if known is not None and not Path(known.checkpoint.path).is_dir():  # replaced since by a newer one
+        checkpoints._latest_checkpoint_result = known = None
+    reported = _place_of(trial.last_result, results)
+    for place, result in enumerate(results):
+        # the checkpoint of the last result that the state holds may have been on its way; one taken over from
+        # another trial came after it
+        late = place == reported and known is not None and _is_of(folder, Path(known.checkpoint.path))
+        if result.checkpoint is not None and (known is None or place > reported or late):
             trial.storage.current_checkpoint_index = int(result.checkpoint.name.rpartition("_")[2])
             trial.on_checkpoint(_TrainingResult(Checkpoint(str(result.checkpoint)), result.metrics))
-    if last.done:
-        trial.run_metadata.last_result = last.metrics
+    done = bool(results) and results[-1].done
+    if done:
+        trial.run_metadata.last_result = results[-1].metrics
         trial.set_status(Trial.TERMINATED)
+    return done or len(results) > reported + 1
+
+
+def _place_of(metrics: dict[str, Any], results: Sequence[Reported]) -> int:
+    """Return where a result stands among those on disk, or -1."""
+    keys = ("training_iteration", "time_total_s")
+    wanted = [metrics.get(key) for key in keys]
+    places = [place for place, each in enumerate(results) if [each.metrics.get(key) for key in keys] == wanted]
+    return places[-1] if places else -1
+
+
+def _is_of(folder: Path, checkpoint: Path) -> bool:
+    """Tell whether a trial made a checkpoint itself."""
+    return checkpoint.parent == folder and checkpoint.name.startswith("checkpoint_")
 
 
 @contextmanager

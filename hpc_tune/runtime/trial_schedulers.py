@@ -1,0 +1,114 @@
+"""Trial schedulers of Ray Tune, changed where a search would hang or its state would swell."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+from ray.train._internal.checkpoint_manager import _TrainingResult
+from ray.tune import Checkpoint
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import MedianStoppingRule, PopulationBasedTraining
+
+__all__ = ["MedianStopping", "Population"]
+
+CLONES = "clone-"
+
+
+class MedianStopping(MedianStoppingRule):
+    """Ray's median stopping rule, which remembers of each result what it compares; Ray keeps them whole."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Decide on a trial from its newest result."""
+        return str(super().on_trial_result(tune_controller, trial, self._compared(result)))
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Remember a trial's last result."""
+        super().on_trial_complete(tune_controller, trial, self._compared(result))
+
+    def _compared(self, result: dict[str, Any]) -> dict[str, Any]:
+        return {key: result[key] for key in (self._time_attr, self._metric) if key in result}
+
+
+class Population(PopulationBasedTraining):
+    """A population whose members neither wait for the dead nor lose the checkpoint that they are to go on from.
+
+    In Ray's synchronous mode the report of the last member wakes the others. When that member fails instead, they
+    wait for ever. And a member that takes over another's checkpoint may get its turn after the other has deleted it.
+    """
+
+    _next_perturbation_sync: float
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Take a new member in; Ray's warning to keep more checkpoints does not apply here."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*num_to_keep")
+            super().on_trial_add(tune_controller, trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Choose who goes on; when all that are left wait for each other, perturb first."""
+        chosen = super().choose_trial_to_run(tune_controller)
+        if chosen is None and self._synch and _all_wait(tune_controller):
+            self._perturb(tune_controller)
+            chosen = super().choose_trial_to_run(tune_controller)
+        return chosen
+
+    def _perturb(self, tune_controller: Any) -> None:
+        """Do what Ray does when the last member reports."""
+        lower, upper = self._quantiles()
+        members = [trial for trial in tune_controller.get_trials() if not trial.is_finished()]
+        now = max(self._trial_state[member].last_train_time for member in members)
+        others = [member for member in members if member not in lower and member not in upper]
+        for member in [*upper, *others, *lower]:  # the strong first: the weak take over their checkpoints
+            self._trial_state[member].last_perturbation_time = now
+            self._checkpoint_or_exploit(member, tune_controller, upper, lower)
+        self._next_perturbation_sync = max(self._next_perturbation_sync, now) + self._perturbation_interval
+
+    def _exploit(self, tune_controller: Any, trial: Trial, trial_to_clone: Trial) -> None:
+        """Give a member another's checkpoint to keep; hard links, which take no room."""
+        strong = self._trial_state[trial_to_clone]
+        if not Path(strong.last_checkpoint.path).is_dir():  # deleted since, in favour of newer ones
+            newest = trial_to_clone.latest_checkpoint_result
+            if newest is None or not Path(newest.checkpoint.path).is_dir():
+                return
+            strong.last_checkpoint, strong.last_result = newest.checkpoint, newest.metrics
+        own = _clone(Path(strong.last_checkpoint.path), Path(trial.storage.trial_fs_path))
+        super()._exploit(tune_controller, trial, trial_to_clone)
+        trial.run_metadata.checkpoint_manager._latest_checkpoint_result = _TrainingResult(
+            checkpoint=Checkpoint(str(own)), metrics=strong.last_result
+        )
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Drop what a finished member had taken over."""
+        super().on_trial_complete(tune_controller, trial, result)
+        _drop_clones(Path(trial.storage.trial_fs_path))
+
+
+def _all_wait(tune_controller: Any) -> bool:
+    live = [trial for trial in tune_controller.get_trials() if not trial.is_finished()]
+    return bool(live) and all(trial.status == Trial.PAUSED for trial in live)
+
+
+def _clone(checkpoint: Path, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    clone = Path(tempfile.mkdtemp(prefix=CLONES, dir=folder))
+    shutil.copytree(checkpoint, clone, copy_function=_link_or_copy, dirs_exist_ok=True)
+    _drop_clones(folder, but=clone)
+    return clone
+
+
+def _drop_clones(folder: Path, *, but: Path | None = None) -> None:
+    for clone in folder.glob(f"{CLONES}*"):
+        if clone != but:
+            shutil.rmtree(clone, ignore_errors=True)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copy2(source, target)
