@@ -29,7 +29,7 @@ from hpc_tune.experiment.spec import spec_hash
 from hpc_tune.process import is_alive
 from hpc_tune.snapshot import take_snapshot
 
-__all__ = ["RunDir", "find_run", "list_runs", "user_name"]
+__all__ = ["RunDir", "find_run", "list_runs", "stamped_name", "user_name"]
 
 SCHEMA = 1
 
@@ -233,14 +233,19 @@ def _is_stale(claim: Any) -> bool:
     return claim.hostname == socket.gethostname() and not is_alive(claim.pid)
 
 
+def stamped_name(name: str) -> str:
+    """Return the name of a run that an experiment would begin now."""
+    return f"{name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+
+
 def _reserve(runs_dir: Path, name: str) -> Path:
     """Make a directory that nobody else has: two runs of one second get two names."""
-    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    stamped = stamped_name(name)
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
         number = 1
         while True:
-            path = runs_dir.resolve() / (f"{name}-{stamp}" if number == 1 else f"{name}-{stamp}-{number}")
+            path = runs_dir.resolve() / (stamped if number == 1 else f"{stamped}-{number}")
             try:
                 path.mkdir(mode=0o700)
             except FileExistsError:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpc_tune.errors import Fault
 from hpc_tune.experiment.spec import TrialResources
 
-__all__ = ["Node", "fit_trial", "slots", "unfit"]
+__all__ = ["Node", "fit_trial", "limited_by", "slots", "unfit"]
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,24 @@ def fit_trial(trial: TrialResources, nodes: Sequence[Node]) -> TrialResources:
     return trial
 
 
-def _slots_on(trial: TrialResources, node: Node) -> int:
-    by_cpu = int(node.cpus / trial.cpus + 1e-9)
+def _slots_by_cpu(trial: TrialResources, node: Node) -> int:
+    return int(node.cpus / trial.cpus + 1e-9)
+
+
+def _slots_by_gpu(trial: TrialResources, node: Node) -> float:
     if not trial.gpus:
-        return by_cpu
+        return math.inf
     # Ray places fractions on one GPU each: three trials of 0.4 do not share a GPU, and two GPUs hold four.
-    by_gpu = int(1 / trial.gpus + 1e-9) * int(node.gpus) if trial.gpus < 1 else int(node.gpus // trial.gpus)
-    return min(by_cpu, by_gpu)
+    return int(1 / trial.gpus + 1e-9) * int(node.gpus) if trial.gpus < 1 else int(node.gpus // trial.gpus)
+
+
+def _slots_on(trial: TrialResources, node: Node) -> int:
+    return int(min(_slots_by_cpu(trial, node), _slots_by_gpu(trial, node)))
+
+
+def limited_by(trial: TrialResources, node: Node) -> str:
+    """Name what a node runs out of first when trials fill it: ``GPUs`` or ``CPUs``."""
+    return "GPUs" if _slots_by_gpu(trial, node) <= _slots_by_cpu(trial, node) else "CPUs"
 
 
 def slots(trial: TrialResources, nodes: Sequence[Node]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hpc_tune.operations.cancel import Cancelled, cancel
 from hpc_tune.operations.chosen import default_experiment
+from hpc_tune.operations.conclude import Concluded, conclude
 from hpc_tune.operations.listing import Listing, list_all
 from hpc_tune.operations.local import Ended, Watcher, resume, run
 from hpc_tune.operations.logs import Choice, follow, logs
@@ -14,12 +15,14 @@ __all__ = [
     "Cancelled",
     "Choice",
     "Collected",
+    "Concluded",
     "Ended",
     "Listing",
     "RunStatus",
     "Watcher",
     "cancel",
     "collect",
+    "conclude",
     "default_experiment",
     "follow",
     "list_all",

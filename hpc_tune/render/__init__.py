@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpc_tune.render.cancel import cancelled
 from hpc_tune.render.listing import listing
 from hpc_tune.render.logs import chunks, logs
-from hpc_tune.render.results import collected_record, ended, tables
+from hpc_tune.render.results import collected_record, concluded, ended, tables
 from hpc_tune.render.search import LineWatcher, TableWatcher, watcher
 from hpc_tune.render.status import status, watched
 from hpc_tune.render.text import JSON_SCHEMA, error, number, to_json
@@ -17,6 +17,7 @@ __all__ = [
     "cancelled",
     "chunks",
     "collected_record",
+    "concluded",
     "ended",
     "error",
     "listing",

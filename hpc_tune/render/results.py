@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from hpc_tune.operations import Collected, Ended
+from hpc_tune.operations import Collected, Concluded, Ended
 from hpc_tune.render.text import STATE_WORDS, number, states, to_json
 
-__all__ = ["collected_record", "ended", "tables"]
+__all__ = ["collected_record", "concluded", "ended", "tables"]
 
 
 def ended(result: Ended, *, as_json: bool) -> None:
@@ -18,6 +18,19 @@ def ended(result: Ended, *, as_json: bool) -> None:
         click.echo(to_json(_ended_record(result)))
         return
     click.echo(f"{result.outcome.ending}: {result.outcome.reason}")
+    if result.outcome.hint:
+        click.echo(f"hint: {result.outcome.hint}")
+    if result.collected is not None:
+        tables(result.collected)
+    if result.collect_error is not None:
+        click.echo(f"error: {result.collect_error}", err=True)
+    if result.outcome.ending == "interrupted":
+        click.echo(f"continue with: hpc-tune resume {result.run.path}")
+
+
+def concluded(result: Concluded) -> None:
+    """Say in the batch log how the attempt ended, and where the tables are."""
+    click.echo(f"attempt {result.attempt.number}: {result.outcome.ending}: {result.outcome.reason}")
     if result.outcome.hint:
         click.echo(f"hint: {result.outcome.hint}")
     if result.collected is not None:

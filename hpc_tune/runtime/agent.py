@@ -71,6 +71,11 @@ class Agent(ABC):
         self._note("starting")
 
     @property
+    def is_up(self) -> bool:
+        """Whether this node has joined."""
+        return self._record.up is not None
+
+    @property
     def seconds(self) -> float:
         """Seconds since the agent began."""
         return time.monotonic() - self._begun

@@ -67,8 +67,7 @@ class HeadAgent(Agent):
         while self._driver.poll() is None:
             if ray.exit_code is not None:
                 raise NodeFailed(f"the head of Ray ended: {ray.failure()}")
-            if ray.up.is_set() and "head_up" not in self._phases:
-                self._phases["head_up"] = time.time()
+            if ray.up.is_set() and not self.is_up:
                 self.joined(address)
             self._count_nodes()
             self._pass_on_stop()

@@ -1,0 +1,67 @@
+"""The last call of a job script: what became of the attempt, and the tables. It runs where nothing of Ray is left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hpc_tune.attempt import Attempt, AttemptRecord, Outcome, SlurmJob
+from hpc_tune.errors import RunError, UsageError
+from hpc_tune.operations.tables import Collected, collect
+from hpc_tune.run import RunDir
+
+__all__ = ["Concluded", "conclude"]
+
+
+@dataclass(frozen=True)
+class Concluded:
+    """How the attempt of a job ended."""
+
+    run: RunDir
+    attempt: Attempt
+    outcome: Outcome
+    collected: Collected | None
+    collect_error: str | None
+
+
+def conclude(run: RunDir, environment: Mapping[str, str] = os.environ) -> Concluded:
+    """Put on record how this job's attempt ended, where nobody could any more, and write the tables.
+
+    Raises:
+        UsageError: outside of a Slurm job.
+    """
+    try:
+        job = SlurmJob(environment["SLURM_JOB_ID"], int(environment.get("SLURM_RESTART_COUNT", "0")))
+    except KeyError:
+        raise UsageError(
+            "conclude is the last line of a job script", hint=f"for the tables type: hpc-tune collect {run.path}"
+        ) from None
+    attempt = _attempt_of(run, job)
+    outcome = attempt.outcome()
+    if outcome is None:
+        outcome = _unrecorded(run, attempt, job)
+        attempt.end(outcome)
+    try:
+        return Concluded(run, attempt, outcome, collect(run), None)
+    except RunError as error:
+        return Concluded(run, attempt, outcome, None, error.message)
+
+
+def _attempt_of(run: RunDir, job: SlurmJob) -> Attempt:
+    """Return the attempt that the job made, or an empty one when no node agent came so far."""
+    for attempt in reversed(run.attempts()):
+        record = attempt.record()
+        made_by = record.job if record else None
+        if made_by and (made_by.job_id, made_by.restart_count) == (job.job_id, job.restart_count):
+            return attempt
+    attempt = run.new_attempt()
+    attempt.begin(AttemptRecord("slurm", os.uname().nodename, cpus=0, gpus=0, nodes=0, job=job))
+    return attempt
+
+
+def _unrecorded(run: RunDir, attempt: Attempt, job: SlurmJob) -> Outcome:
+    log = run.job_log(job.job_id)
+    if not attempt.nodes():
+        return Outcome("failed", "no node agent has started", exit_code=1, hint=f"see {log}")
+    return Outcome("interrupted", "the head node's agent ended without a word", exit_code=1, hint=f"see {log}")
