@@ -43,6 +43,7 @@ class Tuning:
         slots: int,
         seed: int,
         progress_file: Path,
+        phases: dict[str, float],
     ) -> None:
         self._experiment = experiment
         self._storage = storage
@@ -55,6 +56,7 @@ class Tuning:
             mode=experiment.mode,
             total=experiment.total_trials,
             slots=slots,
+            phases=phases,
         )
 
     def run(self, user: Any, data: Any, *, retry_errors: bool, seconds_spent: float) -> Ended:
@@ -75,6 +77,7 @@ class Tuning:
         settings = TrialSettings(self._storage, self._seed, self._trial.cpus)
         trainable = as_trainable(user, settings, data, has_data=experiment.data is not None)
         with controller.installed() as tuned:
+            tuned.slots = self._slots
             tuned.state_to_restore = controller.saved_state(self._storage)
             tuned.expected = {"metric": experiment.metric} | {f"stop.{key}": key for key in experiment.stop}
             try:
@@ -90,7 +93,8 @@ class Tuning:
                 if tuned.fatal is not None:
                     raise tuned.fatal from None
                 raise
-        self._progress.write("ending", analysis.trials)
+        if not tuned.unfinished:  # else Tune has marked as finished what it stopped
+            self._progress.write("ending", analysis.trials)
         return self._ended(analysis.trials, unfinished=tuned.unfinished, seconds_spent=seconds_spent)
 
     def _arguments(self) -> dict[str, Any]:

@@ -28,13 +28,22 @@ class ProgressWriter(Callback):
     """Keeps ``progress.json`` up to date while Tune works."""
 
     def __init__(
-        self, path: Path, *, metric: str, mode: str, total: int, slots: int, clock: Callable[[], float] = time.monotonic
+        self,
+        path: Path,
+        *,
+        metric: str,
+        mode: str,
+        total: int,
+        slots: int,
+        phases: dict[str, float],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = path
         self._metric = metric
         self._mode = mode
         self._total = total
         self._slots = slots
+        self._phases = phases
         self._clock = clock
         self._begin = clock()
         self._written = float("-inf")
@@ -47,10 +56,15 @@ class ProgressWriter(Callback):
         """Seconds since the search began."""
         return self._clock() - self._begin
 
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Note when the first trial began."""
+        self._phases.setdefault("first_trial", time.time())
+
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Count, and remember the best."""
+        self._phases.setdefault("first_result", time.time())
         self._iterations += 1
         value = flatten_dict(result).get(self._metric)
         if isinstance(value, int | float) and improves(value, self._best.value if self._best else None, self._mode):
@@ -80,6 +94,7 @@ class ProgressWriter(Callback):
             best=self._best,
             eta_seconds=elapsed * left / self._finished if self._finished else None,
             elapsed=elapsed,
+            phases=self._phases,
         )
         progress.write(self._path)
         self._written = self._clock()
