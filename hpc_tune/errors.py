@@ -105,9 +105,17 @@ class RunBusy(RunError):
 
 
 class SlurmError(HpcTuneError):
-    """Slurm refused the request, or its commands are missing."""
+    """Slurm refused the request, or its commands are missing.
+
+    Attributes:
+        outcome_unknown: whether Slurm may have done what was asked all the same: it did not answer in time.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, *, hint: str | None = None, outcome_unknown: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.outcome_unknown = outcome_unknown
 
 
 class TrialsFailed(HpcTuneError):

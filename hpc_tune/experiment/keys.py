@@ -4,12 +4,15 @@ from __future__ import annotations
 
 __all__ = ["OPTIONS", "how_to_set"]
 
-OPTIONS = ("site", "nodes", "gpus_per_node", "time", "partition", "qos", "account", "constraint")
+OPTIONS = (
+    "site", "nodes", "min_nodes", "gpus_per_node", "cpus_per_node", "memory", "time", "partition", "qos", "account",
+    "constraint", "exclude",
+)  # fmt: skip
 """The keys that have an option of their own; any other is reached with ``--set``."""
 
 
 def how_to_set(key: str, value: object = None) -> str:
-    """Return ``--nodes 4`` or ``--set allocation.memory=64G``; without a value, what stands before it."""
+    """Return ``--nodes 4`` or ``--set allocation.grace=300``; without a value, what stands before it."""
     if key in OPTIONS:
         option = f"--{key.replace('_', '-')}"
         return option if value is None else f"{option} {value}"

@@ -17,6 +17,11 @@ __all__ = ["missing", "refused", "silent", "slow"]
 _WITHOUT_SLURM = "run the search on this machine: hpc-tune run; or see the script: hpc-tune submit --dry-run"
 
 
+_MAYBE_TAKEN = "it may have taken the job all the same; look with: squeue --me"
+_NO_ANSWER = ("Socket timed out", "receive failure", "Zero Bytes were transmitted")
+"""Slurm's words when a request was sent and nothing came back."""
+
+
 def _set(key: str) -> str:
     return f"change allocation.{key} ({how_to_set(key)})"
 
@@ -76,9 +81,10 @@ def refused(command: str, stderr: str) -> SlurmError:
     said = [line for line in said if not line.startswith("Try ")]
     limits = [reason_sentence(line) for line in said if _LIMIT_WORD.fullmatch(line)]
     message = "; ".join(dict.fromkeys(said)) or "it gave no reason"
-    if limits:
-        return SlurmError(f"Slurm refused ({command}): {message}", hint="; ".join(limits))
-    return SlurmError(f"Slurm refused ({command}): {message}", hint=_hint(said))
+    if command == "sbatch" and any(words in message for words in _NO_ANSWER):
+        return SlurmError(f"Slurm did not answer ({command}): {message}", hint=_MAYBE_TAKEN, outcome_unknown=True)
+    hint = "; ".join(limits) or _hint(said)
+    return SlurmError(f"Slurm refused ({command}): {message}", hint=hint)
 
 
 def _hint(said: list[str]) -> str | None:
@@ -93,12 +99,12 @@ def missing(command: str) -> SlurmError:
 
 def slow(command: str, limit: float) -> SlurmError:
     """Return the error for a command that did not end in time."""
-    hint = "try again in a few minutes"
-    if command == "sbatch":
-        hint = "it may have taken the job all the same; look with: squeue --me"
-    return SlurmError(f"{command} did not answer within {limit:.0f} s", hint=hint)
+    sent = command == "sbatch"
+    hint = _MAYBE_TAKEN if sent else "try again in a few minutes"
+    return SlurmError(f"{command} did not answer within {limit:.0f} s", hint=hint, outcome_unknown=sent)
 
 
 def silent(command: str, text: str) -> SlurmError:
     """Return the error for an answer that makes no sense to us."""
-    return SlurmError(f"{command} ended well, but its answer is not understood: {text.strip()[:200]!r}")
+    message = f"{command} ended well, but its answer is not understood: {text.strip()[:200]!r}"
+    return SlurmError(message, outcome_unknown=command == "sbatch")
