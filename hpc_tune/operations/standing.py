@@ -162,8 +162,7 @@ def _without_attempt(facts: RunFacts, sent: Submission, view: SlurmView, now: fl
         reason = f"{name} was sent {ago} ago and has left no record yet; Slurm could not be asked"
         return Standing(RunState.UNKNOWN, reason, certain=False)
     if job.state is JobState.UNKNOWN:
-        reason = f"Slurm does not know {name} any more, and it left no record"
-        return Standing(RunState.UNKNOWN, reason, job=job)
+        return Standing(RunState.UNKNOWN, f"{name} has left no record: {_gone(job)}", job=job)
     state = RunState.CANCELLED if job.state is JobState.CANCELLED else RunState.FAILED
     return Standing(state, f"{name} ended before its attempt began: {_ending_words(job)}", job=job)
 
@@ -213,6 +212,10 @@ def _ending_words(job: JobInfo) -> str:
     return job.reason or _ENDED.get(job.state, f"Slurm says {job.state.value}")
 
 
+def _gone(job: JobInfo) -> str:
+    return job.reason or "Slurm does not know it any more"
+
+
 def unrecorded_end(attempt: AttemptFacts, job: JobInfo | None, cancelled: Cancellation | None) -> tuple[RunState, str]:
     """Say how an attempt ended that could not say it itself; it is never taken for completed."""
     if cancelled is not None:
@@ -225,7 +228,7 @@ def unrecorded_end(attempt: AttemptFacts, job: JobInfo | None, cancelled: Cancel
     if job.state.is_pending or _is_of_earlier_start(attempt, job):
         return RunState.INTERRUPTED, f"Slurm ended {name} and queued it again before it could save"
     if job.state is JobState.UNKNOWN:
-        return RunState.INTERRUPTED, f"{name} is gone without a word, and Slurm does not know it any more"
+        return RunState.INTERRUPTED, f"{name} is gone without a word: {_gone(job)}"
     if job.state is JobState.CANCELLED:
         return RunState.CANCELLED, f"{name} ended without a word: {_ending_words(job)}"
     state = RunState.INTERRUPTED if job.state in _NOBODYS_FAULT else RunState.FAILED

@@ -101,7 +101,7 @@ def test_a_job_whose_attempt_has_not_shown_itself(made: MadeRun) -> None:
         (JobState.TIMEOUT, "failed", "job 12 ended before its attempt began: it reached its time limit"),
         (JobState.COMPLETED, "failed", "job 12 ended before its attempt began: its script came to its end"),
         (JobState.CANCELLED, "cancelled", "job 12 ended before its attempt began: it was cancelled"),
-        (JobState.UNKNOWN, "unknown", "Slurm does not know job 12 any more, and it left no record"),
+        (JobState.UNKNOWN, "unknown", "job 12 has left no record: Slurm does not know it any more"),
     ],
 )
 def test_a_job_that_ended_before_its_attempt(made: MadeRun, state: JobState, expected: str, reason: str) -> None:
