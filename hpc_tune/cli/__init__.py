@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from hpc_tune import __version__
-from hpc_tune.cli import jobs, local, submit
+from hpc_tune.cli import jobs, local, sites, submit
 from hpc_tune.errors import HpcTuneError
 
 __all__ = ["cli", "main"]
@@ -47,12 +47,14 @@ def cli() -> None:
 
 for command in (
     local.run,
+    submit.submit,
     jobs.list_runs,
     jobs.status,
     jobs.logs,
     jobs.cancel,
     local.resume,
     local.collect,
+    sites.site,
     submit.conclude,
 ):
     cli.add_command(command)

@@ -8,7 +8,16 @@ from hpc_tune.operations.conclude import Concluded, conclude
 from hpc_tune.operations.listing import Listing, list_all
 from hpc_tune.operations.local import Ended, Watcher, resume, run
 from hpc_tune.operations.logs import Choice, follow, logs
+from hpc_tune.operations.sites import (
+    ListedSite,
+    choose_site,
+    detected_site,
+    list_profiles,
+    show_site,
+    write_site,
+)
 from hpc_tune.operations.status import RunStatus, status, watch
+from hpc_tune.operations.submit import Plan, Submitted, plan, submit
 from hpc_tune.operations.tables import Collected, collect
 
 __all__ = [
@@ -17,18 +26,28 @@ __all__ = [
     "Collected",
     "Concluded",
     "Ended",
+    "ListedSite",
     "Listing",
+    "Plan",
     "RunStatus",
+    "Submitted",
     "Watcher",
     "cancel",
+    "choose_site",
     "collect",
     "conclude",
     "default_experiment",
+    "detected_site",
     "follow",
     "list_all",
+    "list_profiles",
     "logs",
+    "plan",
     "resume",
     "run",
+    "show_site",
     "status",
+    "submit",
     "watch",
+    "write_site",
 ]

@@ -7,7 +7,9 @@ from hpc_tune.render.listing import listing
 from hpc_tune.render.logs import chunks, logs
 from hpc_tune.render.results import collected_record, concluded, ended, tables
 from hpc_tune.render.search import LineWatcher, TableWatcher, watcher
+from hpc_tune.render.sites import site, site_list, site_written
 from hpc_tune.render.status import status, watched
+from hpc_tune.render.submit import plan, submitted
 from hpc_tune.render.text import JSON_SCHEMA, error, number, to_json
 
 __all__ = [
@@ -23,7 +25,12 @@ __all__ = [
     "listing",
     "logs",
     "number",
+    "plan",
+    "site",
+    "site_list",
+    "site_written",
     "status",
+    "submitted",
     "tables",
     "to_json",
     "watched",

@@ -25,6 +25,8 @@ def plan(planned: Plan) -> None:
     """Say in a few lines what a submission asks for and what comes of it."""
     for line in _lines(planned):
         click.echo(line)
+    for note in planned.notes:
+        click.echo(f"note: {note}")
 
 
 def _lines(planned: Plan) -> Iterator[str]:
@@ -71,4 +73,5 @@ def _record(result: Submitted) -> dict[str, Any]:
         "limited_by": result.plan.limited_by,
         "files_per_trial": result.plan.files_per_trial,
         "free_files": result.plan.free_files,
+        "notes": list(result.plan.notes),
     }
