@@ -211,9 +211,9 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _status(state: TrialState | None, log: ResultLog, *, begun: bool, live: bool) -> str:
     """Tell a trial's status from the state and, where that is older than the folder, from the folder."""
-    status = state.status if state else "RUNNING" if begun else "PENDING"
+    status = state.status if state else "PENDING"
+    if status == "PENDING" and begun:  # the state was saved before the trial started
+        status = "RUNNING"
     if log.done and status != "ERROR":
         status = "TERMINATED"
-    if not live and (status in ("RUNNING", "PAUSED") or (status == "PENDING" and len(log.iterations))):
-        return "INTERRUPTED"
-    return status
+    return "INTERRUPTED" if not live and status in ("RUNNING", "PAUSED") else status
