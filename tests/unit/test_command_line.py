@@ -25,7 +25,20 @@ from hpc_tune.operations import Ended, default_experiment
 from hpc_tune.run import RunDir
 
 HPC_TUNE = Path(sys.executable).with_name("hpc-tune")
-COMMANDS = sorted(cli.commands)
+
+
+def visible(group: click.Group, *above: str) -> dict[str, click.Command]:
+    """Return the commands that people type, those of groups under both words: ``site list``."""
+    found: dict[str, click.Command] = {}
+    for name, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            found |= visible(command, *above, name)
+        elif not command.hidden:
+            found[" ".join((*above, name))] = command
+    return found
+
+
+COMMANDS = visible(cli)
 
 
 @pytest.fixture(autouse=True)
@@ -63,15 +76,16 @@ def test_help_lists_every_command() -> None:
     for flag in ("--help", "-h"):
         result = call(flag)
         assert result.exit_code == 0
-        assert all(re.search(rf"^  {name} +\S", result.stdout, re.MULTILINE) for name in COMMANDS)
+        listed = {name.partition(" ")[0] for name in COMMANDS}
+        assert all(re.search(rf"^  {name} +\S", result.stdout, re.MULTILINE) for name in listed)
         assert "Exit codes: 0 done, 1 failed" in result.stdout
     assert {"run", "resume", "collect"} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_and_option_is_documented(name: str) -> None:
-    command = cli.commands[name]
-    result = call(name, "--help")
+    command = COMMANDS[name]
+    result = call(*name.split(), "--help")
     assert result.exit_code == 0
     assert command.help
     assert command.get_short_help_str(200).endswith(".")
@@ -83,7 +97,7 @@ def test_every_command_and_option_is_documented(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_that_shows_facts_has_json(name: str) -> None:
-    assert "--json" in {option for parameter in cli.commands[name].params for option in parameter.opts}
+    assert "--json" in {option for parameter in COMMANDS[name].params for option in parameter.opts}
 
 
 def test_the_version() -> None:
