@@ -20,7 +20,7 @@ LEVELS = {
     "site": 1, "request": 1, "jobscript": 1,
     "slurm": 2, "runtime": 2,
     "operations": 3,
-    "render": 4, "cli": 4,
+    "render": 4, "cli": 4, "__main__": 4,
 }  # fmt: skip
 SCOPES = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
