@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hpc_tune.experiment.spec import Experiment
+    from hpc_tune.runtime.checkpointing import should_checkpoint
 
-__all__ = ["Experiment", "__version__"]
+__all__ = ["Experiment", "__version__", "should_checkpoint"]
 
 __version__ = "0.1.0"
 
@@ -21,4 +22,8 @@ def __getattr__(name: str) -> Any:
         from hpc_tune.experiment.spec import Experiment
 
         return Experiment
+    if name == "should_checkpoint":
+        from hpc_tune.runtime.checkpointing import should_checkpoint
+
+        return should_checkpoint
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

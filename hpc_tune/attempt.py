@@ -20,6 +20,9 @@ LEAST_FREE = 2**20
 """Bytes below which a disk counts as full."""
 
 Ending = Literal["completed", "interrupted", "failed"]
+Cause = Literal["", "walltime", "cancelled", "terminated", "signal", "driver", "node"]
+"""``terminated``: Slurm ended the job's processes; ``signal``: its owner did, on this machine; ``driver``, ``node``:
+they died."""
 NodeState = Literal["starting", "up", "failed", "ended"]
 
 
@@ -52,6 +55,8 @@ class Outcome(_Record):
     exit_code: int = 0
     ended: float = 0.0
     hint: str | None = None
+    cause: Cause = ""
+    """Why an attempt was interrupted, for whoever decides if the next one may start by itself."""
 
     @classmethod
     def of_driver(cls, returncode: int, attempt: Attempt) -> Self:
@@ -64,7 +69,8 @@ class Outcome(_Record):
                 hint=f"make room, then: hpc-tune resume {attempt.run_path}",
             )
         if returncode < 0:
-            return cls("interrupted", f"the driver was ended by {signal.Signals(-returncode).name}")
+            name = signal.Signals(-returncode).name
+            return cls("interrupted", f"the driver was ended by {name}", exit_code=1, cause="driver")
         return cls(
             "failed", f"the driver ended with exit code {returncode}", exit_code=1, hint=f"see {attempt.driver_log}"
         )

@@ -13,6 +13,10 @@ from hpc_tune.site import Environment, Site
 
 __all__ = ["render_job_script"]
 
+PATIENCE = 0.5
+"""Share of the time before the walltime's end that trials get to save; the rest is for the state of the search, the
+tables, and Slurm's own lateness."""
+
 
 def render_job_script(request: JobRequest, site: Site, *, run: Path, python: str) -> str:
     """Return the script of a run.
@@ -111,6 +115,7 @@ def _srun(request: JobRequest) -> Iterator[str]:
 def _agent(request: JobRequest, site: Site) -> Iterator[str]:
     yield f"--min-nodes={request.min_nodes}"
     yield f"--start-timeout={request.start_timeout:.0f}"
+    yield f"--patience={PATIENCE * request.grace:.0f}"
     yield f"--temp-dir={site.temp_dir}"
     if site.interface is not None:
         yield f"--interface={site.interface}"

@@ -20,7 +20,7 @@ from typing import Any
 from filelock import StrictSoftFileLock, Timeout
 
 from hpc_tune import __version__
-from hpc_tune.attempt import Attempt, Submission
+from hpc_tune.attempt import Attempt, Cause, SlurmJob, Submission
 from hpc_tune.durable import read_json, write_json
 from hpc_tune.errors import RunBusy, RunError, RunNotFound
 from hpc_tune.experiment.load import LoadedExperiment
@@ -130,6 +130,16 @@ class RunDir:
     def stop_marker(self, job_id: str, restart_count: int) -> Path:
         """Return the empty file that asks the attempt in a job to save and end."""
         return self.jobs_dir / f"{job_id}.{restart_count}.stop"
+
+    def stop_cause(self, job: SlurmJob) -> Cause:
+        """Say why a job was asked to stop: the job script puts the signals that came into its stop marker."""
+        if self.cancel_file(job.job_id).exists():
+            return "cancelled"
+        try:
+            signals = self.stop_marker(job.job_id, job.restart_count).read_text().split()
+        except FileNotFoundError:
+            return "terminated"
+        return "walltime" if signals[:1] == ["USR1"] else "terminated"
 
     def cancel_file(self, job_id: str) -> Path:
         """By whom a job was ended; absent where nobody did. A job that has one starts no further attempt."""

@@ -200,7 +200,7 @@ def _drive(run: RunDir, attempt: Attempt, watcher: Watcher) -> Outcome:
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                env=attempt_environment(os.environ, attempt, run.code),
+                env=attempt_environment(os.environ, attempt, run.code, stop_file=temp_dir / "stop"),
                 start_new_session=True,  # a terminal's Ctrl-C reaches us alone; we pass it on
             )
             _follow(driver, attempt, watcher)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hpc_tune.attempt import Attempt, NodeRecord, NodeState
+from hpc_tune.durable import is_listed
 from hpc_tune.errors import HpcTuneError
 from hpc_tune.process import end_marked
 from hpc_tune.run import RunDir
@@ -48,6 +49,8 @@ class NodeSettings:
     min_nodes: int
     start_timeout: float
     """Seconds from the agent's start within which its node must have joined, or, for rank 0, the quorum."""
+    patience: float
+    """Seconds that running trials get to report once more when the allocation is about to end."""
     job_start: float
     """When the job script began, in seconds since the epoch."""
 
@@ -60,8 +63,8 @@ class Agent(ABC):
         self.place = place
         self.attempt = attempt
         self.temp_dir = Path()
+        self.environment: dict[str, str] = {}
         self.resources = Resources.from_environment(os.environ)
-        self.environment = attempt_environment(os.environ, attempt, settings.run.code)
         self._begun = time.monotonic()
         self._record = NodeRecord(
             place.name, place.rank, "starting", time.time(), cpus=self.resources.cpus, gpus=self.resources.gpus
@@ -76,6 +79,20 @@ class Agent(ABC):
         return self._record.up is not None
 
     @property
+    def _stop_file(self) -> Path:
+        return self.temp_dir / "stop"
+
+    def told_to_stop(self) -> bool:
+        """Tell whether the allocation is about to end, and pass it on to the trials of this node.
+
+        Trials look at the node's own disk, as often as they like; the shared file system is asked by one process.
+        """
+        job = self.place.job
+        if not self._stop_file.exists() and is_listed(self.settings.run.stop_marker(job.job_id, job.restart_count)):
+            self._stop_file.touch()
+        return self._stop_file.exists()
+
+    @property
     def seconds(self) -> float:
         """Seconds since the agent began."""
         return time.monotonic() - self._begun
@@ -85,6 +102,9 @@ class Agent(ABC):
         failure = ""
         try:
             with _private_temp_dir(self.settings.temp_dir) as self.temp_dir, self._cleaning_up():
+                self.environment = attempt_environment(
+                    os.environ, self.attempt, self.settings.run.code, stop_file=self._stop_file
+                )
                 self.work()
         except Terminated:
             self.say("Slurm ends the job")

@@ -28,6 +28,7 @@ from hpc_tune.errors import ExperimentError, Fault
 from hpc_tune.experiment.nearest import did_you_mean
 from hpc_tune.runtime.results_log import AUTOMATIC_KEYS, Reported, reported_results
 from hpc_tune.runtime.scheduler_state import load_scheduler, save_scheduler
+from hpc_tune.runtime.stopping import GracefulStop, end_tune
 
 __all__ = ["STATE_FILE", "SearchController", "Snapshots", "installed"]
 
@@ -169,6 +170,7 @@ class SearchController(TuneController):
     """Names that every report must hold, by the key of the experiment file that asks for them."""
     slots: int = 1
     """Trials that can run at the same time."""
+    graceful_stop: GracefulStop | None = None
     fatal: ExperimentError | None = None
     unfinished = False
 
@@ -181,6 +183,12 @@ class SearchController(TuneController):
 
     def _create_checkpoint_manager(self) -> Snapshots:
         return Snapshots(self._storage, self.state_to_restore)
+
+    def step(self) -> None:
+        """Let the search go on by an event, and end it once there is nothing left to wait for."""
+        super().step()
+        if self.graceful_stop is not None and self.graceful_stop.is_due(self._live_trials):
+            end_tune()
 
     def save_to_dir(self) -> None:
         """Write the state, with that of the trial scheduler, where a snapshot is made of it."""

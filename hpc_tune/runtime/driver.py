@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,14 +28,32 @@ from hpc_tune.experiment.source import resolve
 from hpc_tune.process import end_with_parent
 from hpc_tune.progress import Progress
 from hpc_tune.run import RunDir
+from hpc_tune.runtime.checkpointing import STOP_FILE
 from hpc_tune.runtime.cluster import Cluster, LocalRay, SlurmRay
 from hpc_tune.runtime.environment import limit_threads
+from hpc_tune.runtime.stopping import GracefulStop
 
 __all__ = ["main"]
 
 
+PATIENCE = 10.0
+"""Seconds that running trials get to report once more when their owner interrupts a search on this machine."""
+
+
 class Interrupted(BaseException):
     """A signal came while there was nothing to save."""
+
+
+@dataclass(frozen=True)
+class DriverSettings:
+    """What the driver is told by whoever starts it."""
+
+    run: RunDir
+    attempt: Attempt
+    temp_dir: Path | None
+    """Where to start a Ray of its own; None: join that of the node agents."""
+    start_timeout: float
+    patience: float
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,37 +63,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("attempt", type=Path)
     parser.add_argument("--temp-dir", type=Path, help="where to start a Ray; left out: join that of the node agents")
     parser.add_argument("--start-timeout", type=float, default=120.0, metavar="SECONDS")
+    parser.add_argument("--patience", type=float, default=PATIENCE, metavar="SECONDS")
     parsed = parser.parse_args(arguments)
-    attempt = Attempt(parsed.attempt)
-    outcome = _outcome(RunDir(parsed.run), attempt, parsed.temp_dir, parsed.start_timeout)
-    attempt.end(outcome)
+    settings = DriverSettings(
+        RunDir(parsed.run), Attempt(parsed.attempt), parsed.temp_dir, parsed.start_timeout, parsed.patience
+    )
+    outcome = _outcome(settings)
+    settings.attempt.end(outcome)
     return outcome.exit_code
 
 
-def _failure(run: RunDir, attempt: Attempt, error: Exception) -> Outcome:
+def _failure(settings: DriverSettings, error: Exception) -> Outcome:
     """Say in one sentence what went wrong; Tune wraps it in errors of its own."""
     cause: BaseException = error
     while (inner := cause.__cause__ or cause.__context__) is not None:
         cause = inner
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = f"make room, then: hpc-tune resume {run.path}"
-        return Outcome("failed", f"{cause.strerror}: {cause.filename or run.path}", exit_code=1, hint=hint)
-    return Outcome("failed", f"{type(cause).__name__}: {cause}", exit_code=1, hint=f"see {attempt.driver_log}")
+        hint = f"make room, then: hpc-tune resume {settings.run.path}"
+        return Outcome("failed", f"{cause.strerror}: {cause.filename or settings.run.path}", exit_code=1, hint=hint)
+    return Outcome("failed", f"{type(cause).__name__}: {cause}", exit_code=1, hint=f"see {settings.attempt.driver_log}")
 
 
-def _outcome(run: RunDir, attempt: Attempt, temp_dir: Path | None, start_timeout: float) -> Outcome:
+def _outcome(settings: DriverSettings) -> Outcome:
     try:
         _catch_signals()
         end_with_parent()
-        with run.locked():
-            return _Driver(run, attempt, temp_dir, start_timeout).drive()
+        with settings.run.locked():
+            return _Driver(settings).drive()
     except Interrupted:
-        return Outcome("interrupted", "stopped before the first trial")
+        return _interrupted(settings, "stopped before the first trial")
     except HpcTuneError as error:
         return Outcome("failed", error.message, exit_code=error.exit_code, hint=error.hint)
     except Exception as error:  # noqa: BLE001 - the last line of defence: whatever happened goes on record
         traceback.print_exc()
-        return _failure(run, attempt, error)
+        return _failure(settings, error)
 
 
 def _catch_signals() -> None:
@@ -87,23 +109,33 @@ def _catch_signals() -> None:
         signal.signal(number, interrupt)
 
 
-def _pass_on_termination() -> None:
-    """Have SIGTERM do what SIGUSR1 does: Tune saves and returns. Ray's own handler would just exit."""
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGUSR1))
+def _interrupted(settings: DriverSettings, what: str) -> Outcome:
+    """Say why the attempt was stopped."""
+    given = settings.attempt.record()
+    if given is None or given.job is None:
+        return Outcome("interrupted", f"a signal came; {what}", exit_code=1, cause="signal")
+    cause = settings.run.stop_cause(given.job)
+    why = {"walltime": "the walltime is near", "cancelled": "it was cancelled"}.get(cause, "Slurm ends the job")
+    return Outcome("interrupted", f"{why}; {what}", exit_code=1, cause=cause)
 
 
 class _Driver:
-    def __init__(self, run: RunDir, attempt: Attempt, temp_dir: Path | None, start_timeout: float) -> None:
-        self._run = run
-        self._attempt = attempt
-        self._record = run.record()
-        given = _given(attempt)
+    def __init__(self, settings: DriverSettings) -> None:
+        self._run, self._attempt = settings.run, settings.attempt
+        self._settings = settings
+        self._record = self._run.record()
+        given = _given(self._attempt)
         self._cluster: Cluster = (
-            SlurmRay(attempt, given, start_timeout) if temp_dir is None else LocalRay(attempt, given, temp_dir)
+            SlurmRay(self._attempt, given, settings.start_timeout)
+            if settings.temp_dir is None
+            else LocalRay(self._attempt, given, settings.temp_dir)
         )
+        # on Slurm the node agents tell the trials, each on its node
+        stop_file = Path(os.environ[STOP_FILE]) if settings.temp_dir is not None else None
+        self._stop = GracefulStop(settings.patience, stop_file)
         self._retry_errors = given.retry_errors
         self._loaded: LoadedExperiment = load_experiment(
-            run.experiment_file, self._record["overrides"], folder=run.code
+            self._run.experiment_file, self._record["overrides"], folder=self._run.code
         )
         self._experiment = self._loaded.experiment
         self._trial = fit_trial(self._experiment.trial, self._cluster.nodes)
@@ -119,7 +151,8 @@ class _Driver:
             users = background.submit(self._load_users_code)
             self._cluster.connect()
             self._phases["driver_up"] = time.time()
-            _pass_on_termination()
+            # from now on there is something to save; Ray's own handler would just exit
+            signal.signal(signal.SIGTERM, lambda number, frame: self._stop.request())
             trainable, data = users.result()
         try:
             return self._search(trainable, data)
@@ -142,12 +175,13 @@ class _Driver:
             seed=self._seed,
             progress_file=self._attempt.progress_file,
             phases=self._phases,
+            graceful_stop=self._stop,
         )
         ended = tuning.run(
             trainable, data, retry_errors=self._retry_errors, seconds_spent=_seconds_spent(self._run, self._attempt)
         )
         if ended.unfinished:
-            return Outcome("interrupted", "stopped by a signal; the state is saved")
+            return _interrupted(self._settings, "the search is saved")
         if ended.trials and ended.errors == ended.trials:
             error = TrialsFailed(f"all {ended.trials} trials failed", hint="see the column error in trials.csv")
             return Outcome("failed", error.message, exit_code=error.exit_code, hint=error.hint)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hpc_tune.attempt import Attempt
 from hpc_tune.process import MARK
+from hpc_tune.runtime.checkpointing import STOP_FILE
 
 __all__ = ["attempt_environment", "limit_threads"]
 
@@ -20,7 +21,7 @@ def limit_threads(environment: MutableMapping[str, str], cpus: float) -> None:
         environment.setdefault(name, str(max(1, int(cpus))))
 
 
-def attempt_environment(base: Mapping[str, str], attempt: Attempt, code: Path) -> dict[str, str]:
+def attempt_environment(base: Mapping[str, str], attempt: Attempt, code: Path, stop_file: Path) -> dict[str, str]:
     """Return what the driver, Ray and each trial find in their environment.
 
     Nothing is left to chance or to the user's home: Ray would pick up a token file, a cluster address or a proxy of
@@ -44,4 +45,5 @@ def attempt_environment(base: Mapping[str, str], attempt: Attempt, code: Path) -
         PYTHONPATH=os.pathsep.join(filter(None, [str(code), environment.get("PYTHONPATH")])),
     )
     environment[MARK] = str(attempt.path)
+    environment[STOP_FILE] = str(stop_file)
     return environment

@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import replace
 
 from hpc_tune.attempt import Attempt, AttemptRecord, Head, Outcome
-from hpc_tune.durable import is_listed
 from hpc_tune.progress import Progress
 from hpc_tune.runtime.agent import Agent, NodeFailed, NodeSettings
 from hpc_tune.runtime.granted import Place, Resources
@@ -79,7 +78,7 @@ class HeadAgent(Agent):
         command = [sys.executable, "-m", "hpc_tune.runtime.driver", str(run.path), str(self.attempt.path)]
         with self.attempt.driver_log.open("ab") as log:
             return subprocess.Popen(
-                [*command, f"--start-timeout={timeout}"],
+                [*command, f"--start-timeout={timeout}", f"--patience={self.settings.patience}"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -125,35 +124,37 @@ class HeadAgent(Agent):
 
     def _pass_on_stop(self) -> None:
         """Have the driver save and end when the allocation ends, as the job script was told, or its owner asks."""
-        job = self.place.job
-        marker = self.settings.run.stop_marker(job.job_id, job.restart_count)
-        if not self._stop_passed_on and self._driver is not None and is_listed(marker):
+        if not self._stop_passed_on and self.told_to_stop() and self._driver is not None:
             self._stop_passed_on = True
             self.say("the allocation is about to end: saving the search")
             self._driver.terminate()
 
     def terminated(self) -> None:
-        """Give the driver a moment: its own SIGTERM came with ours, and it is saving."""
-        self.attempt.end(Outcome("interrupted", "Slurm ended the job"))
+        """Give the driver a moment to save. Its own SIGTERM came with ours; a second one says: at once."""
+        cause = self.settings.run.stop_cause(self.place.job)
+        reason = {"walltime": "the walltime is over", "cancelled": "it was cancelled"}.get(cause, "Slurm ended the job")
+        self.attempt.end(Outcome("interrupted", reason, exit_code=1, cause=cause))
         if self._driver is not None:
+            self._driver.terminate()
             with suppress(subprocess.TimeoutExpired):
                 self._driver.wait(timeout=_LAST_WORDS)
 
     def finish(self, failure: str) -> None:
         """Put on record how the attempt ended, where the driver could not, and when it had reached what."""
-        hint = f"see {self.attempt.node_log(self.place.name)}"
         if failure:
-            searching = "driver_up" in self._driver_phases()
-            self.attempt.end(
-                Outcome(
-                    "interrupted" if searching else "failed", f"{self.place.name}: {failure}", exit_code=1, hint=hint
-                )
-            )
+            self.attempt.end(self._failed(f"{self.place.name}: {failure}"))
         elif self._driver is not None and self._driver.returncode is not None:
             self.attempt.end(Outcome.of_driver(self._driver.returncode, self.attempt))
         record = self.attempt.record()
         if record is not None:
             replace(record, phases=self._phases | self._driver_phases()).write(self.attempt.record_file)
+
+    def _failed(self, reason: str) -> Outcome:
+        """Return the outcome where this node failed: the next attempt may do better unless this one never began."""
+        hint = f"see {self.attempt.node_log(self.place.name)}"
+        if "driver_up" in self._driver_phases():
+            return Outcome("interrupted", reason, exit_code=1, hint=hint, cause="node")
+        return Outcome("failed", reason, exit_code=1, hint=hint)
 
     def _driver_phases(self) -> dict[str, float]:
         progress = Progress.read(self.attempt.progress_file)

@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--interface", help="network interface for Ray")
     parser.add_argument("--min-nodes", type=int, default=1)
     parser.add_argument("--start-timeout", type=float, default=120.0, metavar="SECONDS")
+    parser.add_argument("--patience", type=float, default=60.0, metavar="SECONDS", help="for trials to save at the end")
     parser.add_argument("--job-start", type=float, default=time.time(), metavar="EPOCH")
     parsed = parser.parse_args(arguments)
     settings = NodeSettings(
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         interface=parsed.interface,
         min_nodes=parsed.min_nodes,
         start_timeout=parsed.start_timeout,
+        patience=parsed.patience,
         job_start=parsed.job_start,
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)

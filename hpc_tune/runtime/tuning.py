@@ -14,6 +14,7 @@ from hpc_tune.experiment.duration import format_seconds
 from hpc_tune.experiment.spec import Experiment, TrialResources
 from hpc_tune.runtime import controller, search
 from hpc_tune.runtime.results_log import ResultsLog
+from hpc_tune.runtime.stopping import GracefulStop
 from hpc_tune.runtime.trainable import TrialSettings, as_trainable, can_reuse_worker
 from hpc_tune.runtime.watch import ProgressWriter
 
@@ -44,12 +45,14 @@ class Tuning:
         seed: int,
         progress_file: Path,
         phases: dict[str, float],
+        graceful_stop: GracefulStop,
     ) -> None:
         self._experiment = experiment
         self._storage = storage
         self._trial = trial
         self._slots = slots
         self._seed = seed
+        self._graceful_stop = graceful_stop
         self._progress = ProgressWriter(
             progress_file,
             metric=experiment.metric,
@@ -78,6 +81,7 @@ class Tuning:
         trainable = as_trainable(user, settings, data, has_data=experiment.data is not None)
         with controller.installed() as tuned:
             tuned.slots = self._slots
+            tuned.graceful_stop = self._graceful_stop
             tuned.state_to_restore = controller.saved_state(self._storage)
             tuned.expected = {"metric": experiment.metric} | {f"stop.{key}": key for key in experiment.stop}
             try:

@@ -108,6 +108,7 @@ class WorkerAgent(Agent):
         """
         heard = time.monotonic()
         while not self._is_over():
+            self.told_to_stop()
             if ray.exit_code is not None and not self._is_over():
                 raise NodeFailed(f"Ray ended: {ray.failure()}")
             if answers(head.address):
