@@ -55,7 +55,6 @@ _HINTS: Mapping[str, str] = {
     "Invalid node name": _set("exclude"),
     "Requested nodes not in this partition": _set("partition"),
     "reservation": "change allocation.sbatch.reservation",
-    "Requested reservation is invalid": "change allocation.sbatch.reservation",
     "Invalid license": "change allocation.sbatch.licenses",
     "Requested node configuration is not available": _NODE,
     "unrecognized option": "take it out of allocation.sbatch, or of the site profile's [sbatch]",
