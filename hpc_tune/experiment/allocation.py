@@ -11,6 +11,7 @@ from hpc_tune.errors import Fault
 from hpc_tune.experiment.directives import directive_faults
 from hpc_tune.experiment.duration import Duration
 from hpc_tune.experiment.faults import Faults
+from hpc_tune.experiment.keys import how_to_set
 
 __all__ = ["Allocation", "Directives", "Memory", "OneLine"]
 
@@ -57,6 +58,8 @@ class Allocation(BaseModel):
     """Walltime of one attempt, in seconds."""
     grace: Duration = 120
     """Seconds before the end of the walltime at which trials are told to save."""
+    max_attempts: int = Field(20, ge=1)
+    """How many attempts may follow one another before a person has to look."""
     partition: OneLine | None = None
     qos: OneLine | None = None
     account: OneLine | None = None
@@ -78,6 +81,6 @@ class Allocation(BaseModel):
         if self.min_nodes > self.nodes:
             raise Faults([Fault(
                 "allocation.min_nodes", f"is {self.min_nodes}, but the job has {self.nodes} nodes",
-                f"use --set allocation.min_nodes={self.nodes}, or --nodes {self.min_nodes}",
+                f"use {how_to_set('min_nodes', self.nodes)}, or {how_to_set('nodes', self.min_nodes)}",
             )])  # fmt: skip
         return self
