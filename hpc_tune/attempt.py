@@ -33,7 +33,10 @@ class _Record:
     def read(cls, path: Path) -> Self | None:
         """Return what the file says, or None when there is none yet, or not a whole one."""
         record = read_json(path)
-        return None if record is None else cls.from_json(record)
+        try:
+            return None if record is None else cls.from_json(record)
+        except TypeError:  # keys are missing
+            return None
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:

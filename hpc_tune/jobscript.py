@@ -33,7 +33,7 @@ def render_job_script(request: JobRequest, site: Site, *, run: Path, python: str
     from jinja2 import Environment as Templates
     from jinja2 import StrictUndefined
 
-    if not str(run).isprintable():
+    if not str(run).isprintable() or "\\" in str(run):  # a backslash keeps Slurm from filling in the log's %j
         raise RunError(f"the path {str(run)!r} cannot be written in a job script", hint="choose another --runs-dir")
     templates = Templates(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     templates.filters["sh"] = shlex.quote
@@ -47,6 +47,7 @@ def render_job_script(request: JobRequest, site: Site, *, run: Path, python: str
         srun=list(_srun(request)),
         agent=list(_agent(request, site)),
         python=_python(site.environment, python),
+        next_attempt=site.next_attempt,
     )
 
 
@@ -66,7 +67,7 @@ def _directives(request: JobRequest, run: Path) -> Iterator[str]:
         "constraint": request.constraint,
         "exclude": request.exclude,
         "signal": f"B:USR1@{request.grace:.0f}",
-        "output": f"{run}/jobs/%j.log".replace("%", "%%").replace("%%j.log", "%j.log"),
+        "output": f"{run}/jobs/".replace("%", "%%") + "%j.log",
     }
     for name, value in options.items():
         if value is not None:

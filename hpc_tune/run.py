@@ -9,7 +9,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -233,6 +233,17 @@ class RunDir:
             yield
         finally:
             lock.release()
+
+    def claiming_hosts(self) -> set[str]:
+        """Return the machines whose processes hold the run, or died while they did."""
+        return {claim.hostname for claim in self._lock().claims}
+
+    def break_claims(self, hosts: Collection[str]) -> None:
+        """Remove the claims of processes on other machines that are known to be gone."""
+        lock = self._lock()
+        for claim in lock.claims:
+            if claim.hostname in hosts:
+                lock.force_break(claim.name)
 
     def _lock(self) -> StrictSoftFileLock:
         return StrictSoftFileLock(str(self.path / "run.lock"), mode=0o600)

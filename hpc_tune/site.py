@@ -48,7 +48,14 @@ def _path(text: str) -> str:
     return expanded
 
 
-ExpandedPath = Annotated[OneLine, AfterValidator(_path)]
+def _no_option(text: str) -> str:
+    if text.startswith("-"):
+        raise ValueError(f"begins with a dash: it would be taken for an option, got {text!r}")
+    return text
+
+
+Word = Annotated[OneLine, AfterValidator(_no_option)]
+ExpandedPath = Annotated[OneLine, AfterValidator(_path), AfterValidator(_no_option)]
 
 
 class _Section(BaseModel):
@@ -60,7 +67,7 @@ class Environment(_Section):
 
     setup: list[str] = []
     """Shell lines, run first and as they are written."""
-    modules: list[OneLine] = []
+    modules: list[Word] = []
     conda: ExpandedPath | None = None
     """A conda environment's name or path."""
     venv: ExpandedPath | None = None
@@ -130,7 +137,7 @@ class Site(_Section):
     """On the nodes: local, and short, since the paths of sockets end after 107 characters."""
     interface: str | None = Field(None, pattern=r"^[A-Za-z0-9._:-]{1,15}$")
     """The network interface that Ray uses, such as ``ib0``."""
-    next_attempt: Literal["requeue", "successor", "none"] = "requeue"
+    next_attempt: Literal["successor", "requeue", "none"] = "successor"
     """How a job may continue itself: ``scontrol requeue``, ``sbatch`` from within, or not at all."""
     cpus_per_gpu: int | None = Field(None, ge=1)
     """The share of a node's CPUs that comes with a GPU."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -11,10 +13,13 @@ from hpc_tune.cli.options import json_option
 
 __all__ = ["conclude", "submit"]
 
+LONGEST_GRACE = 3600.0
+"""Seconds that a preempted job waits for Slurm to end it."""
+
 
 def allocation_overrides(**given: object) -> tuple[str, ...]:
     """Return the ``--set`` texts that options on the command line stand for."""
-    return tuple(f"allocation.{key}={json.dumps(value)}" for key, value in given.items() if value is not None)
+    return tuple(f"allocation.{key}={_toml(value)}" for key, value in given.items() if value is not None)
 
 
 @click.command()
@@ -80,16 +85,24 @@ def submit(
 def _directives(given: tuple[str, ...]) -> tuple[str, ...]:
     """Return the ``--set`` texts of further sbatch options; one without a value is a flag."""
     split = (directive.removeprefix("--").partition("=") for directive in given)
-    return tuple(f"allocation.sbatch.{name}={json.dumps(value) if sign else 'true'}" for name, sign, value in split)
+    return tuple(f"allocation.sbatch.{name}={_toml(value) if sign else 'true'}" for name, sign, value in split)
+
+
+def _toml(value: object) -> str:
+    """Write a number or a text; TOML spells them as JSON does, but knows no pairs of surrogates."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 @click.command(hidden=True)
 @click.argument("run", type=click.Path(path_type=Path))
-def conclude(run: Path) -> None:
-    """Say how the attempt of this Slurm job ended, and write the tables: the last line of a job script."""
+@click.option("--next", "way", type=click.Choice(["successor", "requeue", "none"]), default="successor")
+def conclude(run: Path, way: Literal["successor", "requeue", "none"]) -> None:
+    """Say how the attempt of this Slurm job ended, and see to the next one: the last line of a job script."""
     from hpc_tune import operations, render
     from hpc_tune.run import RunDir
 
-    concluded = operations.conclude(RunDir(run.resolve()))
+    concluded = operations.conclude(RunDir(run.resolve()), way=way)
     render.concluded(concluded)
-    raise SystemExit(concluded.outcome.exit_code)
+    if concluded.following.way == "slurm":
+        threading.Event().wait(LONGEST_GRACE)  # a job that ended by itself would not be started again
+    raise SystemExit(0 if concluded.following.way != "none" else concluded.outcome.exit_code)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from hpc_tune.attempt import Attempt, AttemptRecord, Outcome, SlurmJob
 from hpc_tune.errors import RunError, UsageError
+from hpc_tune.operations.following import Following, Way, follow_on
 from hpc_tune.operations.tables import Collected, collect
 from hpc_tune.run import RunDir
+from hpc_tune.slurm.client import Slurm
 
 __all__ = ["Concluded", "conclude"]
 
@@ -23,10 +25,19 @@ class Concluded:
     outcome: Outcome
     collected: Collected | None
     collect_error: str | None
+    following: Following
 
 
-def conclude(run: RunDir, environment: Mapping[str, str] = os.environ) -> Concluded:
-    """Put on record how this job's attempt ended, where nobody could any more, and write the tables.
+def conclude(
+    run: RunDir, *, way: Way, slurm: Slurm | None = None, environment: Mapping[str, str] = os.environ
+) -> Concluded:
+    """Put on record how this job's attempt ended, see to the next one, and write the tables.
+
+    Args:
+        run: the run.
+        way: how the site wants the next attempt to be started.
+        slurm: who starts it.
+        environment: the job's.
 
     Raises:
         UsageError: outside of a Slurm job.
@@ -42,10 +53,11 @@ def conclude(run: RunDir, environment: Mapping[str, str] = os.environ) -> Conclu
     if outcome is None:
         outcome = _unrecorded(run, attempt, job)
         attempt.end(outcome)
+    following = follow_on(run, attempt, outcome, job, way, slurm or Slurm())  # first: time may be short
     try:
-        return Concluded(run, attempt, outcome, collect(run), None)
+        return Concluded(run, attempt, outcome, collect(run), None, following)
     except RunError as error:
-        return Concluded(run, attempt, outcome, None, error.message)
+        return Concluded(run, attempt, outcome, None, error.message, following)
 
 
 def _attempt_of(run: RunDir, job: SlurmJob) -> Attempt:
@@ -64,4 +76,5 @@ def _unrecorded(run: RunDir, attempt: Attempt, job: SlurmJob) -> Outcome:
     log = run.job_log(job.job_id)
     if not attempt.nodes():
         return Outcome("failed", "no node agent has started", exit_code=1, hint=f"see {log}")
-    return Outcome("interrupted", "the head node's agent ended without a word", exit_code=1, hint=f"see {log}")
+    why = "the head node's agent ended without a word"
+    return Outcome("interrupted", why, exit_code=1, hint=f"see {log}", cause="node")

@@ -74,7 +74,6 @@ def _detected(config: ClusterConfig, slurm: Slurm) -> Site:
         cluster_names=[config.cluster_name],
         partition=next((limits.name for limits, _ in found if limits.is_default), None),
         runs_dir="$SCRATCH/hpc-tune/runs" if os.environ.get("SCRATCH") else None,
-        next_attempt="requeue" if config.requeue else "successor",
         partitions=partitions,
     )
 

@@ -25,7 +25,9 @@ from hpc_tune.run import RunDir, stamped_name
 from hpc_tune.site import Site
 from hpc_tune.slurm.client import Slurm
 
-__all__ = ["Plan", "Submitted", "plan", "send", "submit"]
+__all__ = ["Plan", "Submitted", "plan", "put_on_record", "send", "submit"]
+
+SentBy = Literal["submit", "resume", "successor"]
 
 FILES_PER_TRIAL = 4
 """``params.json``, ``result.json``, ``output.log`` and the trial's folder."""
@@ -139,7 +141,7 @@ def submit(planned: Plan, *, overrides: Sequence[str], slurm: Slurm) -> Submitte
     return Submitted(run, job_id, planned)
 
 
-def send(run: RunDir, script: str, *, by: Literal["submit", "resume", "successor"], slurm: Slurm) -> str:
+def send(run: RunDir, script: str, *, by: SentBy, slurm: Slurm) -> str:
     """Write the job script of a run, send it to Slurm, and put the submission on record; return the job's id.
 
     Raises:
@@ -147,7 +149,12 @@ def send(run: RunDir, script: str, *, by: Literal["submit", "resume", "successor
     """
     run.jobs_dir.mkdir(mode=0o700, exist_ok=True)
     write_text(run.job_script, script)
-    job_id, cluster = slurm.submit(run.job_script)
+    return put_on_record(run, slurm.submit(run.job_script), by=by)
+
+
+def put_on_record(run: RunDir, sent: tuple[str, str], *, by: SentBy) -> str:
+    """Put a submission on record; return the job's id."""
+    job_id, cluster = sent
     Submission(job_id, cluster, time.time(), by).write(run.jobs_dir / f"{job_id}.json")
     return job_id
 

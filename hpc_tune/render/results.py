@@ -37,8 +37,8 @@ def concluded(result: Concluded) -> None:
         tables(result.collected)
     if result.collect_error is not None:
         click.echo(f"error: {result.collect_error}", err=True)
-    if result.outcome.ending == "interrupted":
-        click.echo(f"continue with: hpc-tune resume {result.run.path}")
+    if result.following.sentence:
+        click.echo(result.following.sentence)
 
 
 def tables(collected: Collected) -> None:

@@ -15,8 +15,8 @@ from hpc_tune.request import JobRequest
 __all__ = ["plan", "submitted"]
 
 _NEXT = {
-    "requeue": "then the job requeues itself",
     "successor": "then a successor job goes on",
+    "requeue": "then the job requeues itself",
     "none": "then hpc-tune resume goes on",
 }
 

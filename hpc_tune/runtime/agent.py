@@ -108,8 +108,8 @@ class Agent(ABC):
                 self.work()
         except Terminated:
             self.say("Slurm ends the job")
-        except NodeFailed as error:
-            failure = error.message
+        except HpcTuneError as error:  # also what a look for addresses and ports finds wrong
+            failure = f"{error.message}; {error.hint}" if error.hint else error.message
             self.say(failure)
         self._note("failed" if failure else "ended", failure)
         self.finish(failure)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
 
-from hpc_tune.attempt import Attempt, AttemptRecord, Head, Outcome
+from hpc_tune.attempt import Attempt, Head, Outcome
 from hpc_tune.progress import Progress
 from hpc_tune.runtime.agent import Agent, NodeFailed, NodeSettings
-from hpc_tune.runtime.granted import Place, Resources
+from hpc_tune.runtime.granted import Place
 from hpc_tune.runtime.network import answers, free_ports, head_address
 from hpc_tune.runtime.ray_node import RayNode, RayNodeSpec
-from hpc_tune.slurm.nodelist import expand_nodes
 
-__all__ = ["HeadAgent", "begin_attempt"]
+__all__ = ["HeadAgent"]
 
 STARTS = 3
 """How often the head is started, each time with other ports, before its node counts as failed."""
@@ -27,25 +25,6 @@ _LOOK = 0.5
 """Seconds between two looks at a running attempt."""
 _LAST_WORDS = 10.0
 """Seconds that the driver gets to save the search when Slurm ends the job."""
-
-
-def begin_attempt(settings: NodeSettings, place: Place) -> Attempt:
-    """Make the attempt of this job step; its record is what the other agents look for."""
-    attempt = settings.run.new_attempt()
-    resources = Resources.from_environment(os.environ)
-    attempt.begin(
-        AttemptRecord(
-            kind="slurm",
-            host=place.name,
-            cpus=resources.cpus,
-            gpus=resources.gpus,
-            nodes=place.nodes,
-            min_nodes=settings.min_nodes,
-            started=settings.job_start,
-            job=replace(place.job, nodes=tuple(expand_nodes(place.node_list))),
-        )
-    )
-    return attempt
 
 
 class HeadAgent(Agent):
@@ -60,6 +39,8 @@ class HeadAgent(Agent):
 
     def work(self) -> None:
         """Start the driver, which imports meanwhile, and the head; follow both to the end."""
+        if self.attempt.outcome() is not None:
+            return
         address = head_address(self.settings.interface, self.place.launch_address)
         self._driver = self._start_driver()
         ray = self._start_head(address)

@@ -20,8 +20,9 @@ from types import FrameType
 from hpc_tune.errors import HpcTuneError
 from hpc_tune.run import RunDir
 from hpc_tune.runtime.agent import NodeSettings, Terminated, log
+from hpc_tune.runtime.begin import begin_attempt
 from hpc_tune.runtime.granted import Place
-from hpc_tune.runtime.head import HeadAgent, begin_attempt
+from hpc_tune.runtime.head import HeadAgent
 from hpc_tune.runtime.ray_node import raise_file_limit
 from hpc_tune.runtime.worker import WorkerAgent, find_attempt
 

@@ -98,6 +98,10 @@ class Slurm:
         if answer.returncode and complaints:
             raise refusals.refused("scancel", "\n".join(complaints))
 
+    def requeue(self, job_id: str) -> None:
+        """Have a running job start again; its processes are ended soon after."""
+        self._ask(commands.requeue_argv(job_id), self.timeout)
+
     def config(self) -> ClusterConfig:
         """Return what matters to us of the cluster's configuration."""
         text = self._ask(commands.config_argv(), self.timeout).stdout

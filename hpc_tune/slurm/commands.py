@@ -29,6 +29,7 @@ __all__ = [
     "parse_submit",
     "parse_test_only",
     "partitions_argv",
+    "requeue_argv",
     "sacct_argv",
     "scancel_argv",
     "seconds",
@@ -202,6 +203,11 @@ def scancel_argv(ids: Iterable[str], *, signal: str | None = None) -> list[str]:
     Every other process of a step would die of the signal; about a waiting job scancel would ask again for minutes.
     """
     return ["scancel", *([] if signal is None else ["--batch", "--state=RUNNING", f"--signal={signal}"]), *ids]
+
+
+def requeue_argv(job_id: str) -> list[str]:
+    """Have a running job start again from its first line, under its own id."""
+    return ["scontrol", "requeue", job_id]
 
 
 def config_argv() -> list[str]:

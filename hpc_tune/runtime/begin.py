@@ -1,0 +1,63 @@
+"""The beginning of an attempt in a Slurm job, by the node agent of rank 0."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+
+from hpc_tune.attempt import Attempt, AttemptRecord, Outcome
+from hpc_tune.chain import reason_to_end
+from hpc_tune.errors import SlurmError
+from hpc_tune.run import RunDir
+from hpc_tune.runtime.agent import NodeSettings
+from hpc_tune.runtime.granted import Place, Resources
+from hpc_tune.slurm.client import Slurm
+from hpc_tune.slurm.nodelist import expand_nodes
+
+__all__ = ["begin_attempt"]
+
+
+def begin_attempt(settings: NodeSettings, place: Place, environment: Mapping[str, str] = os.environ) -> Attempt:
+    """Make the attempt of this job step; its record is what the other agents look for.
+
+    An attempt that Slurm starts by itself, again and again, may be one too many: it is then over at once.
+    """
+    run = settings.run
+    resources = Resources.from_environment(environment)
+    ends = reason_to_end(run, run.record()["spec"]["allocation"]["max_attempts"]) if place.job.restart_count else None
+    attempt = run.new_attempt()
+    if ends is not None:
+        attempt.end(Outcome("failed", f"no further attempt starts by itself: {ends}", exit_code=1))
+    _break_stale_claims(run, place.job.job_id)
+    attempt.begin(
+        AttemptRecord(
+            kind="slurm",
+            host=place.name,
+            cpus=resources.cpus,
+            gpus=resources.gpus,
+            nodes=place.nodes,
+            min_nodes=settings.min_nodes,
+            started=settings.job_start,
+            job=replace(place.job, nodes=tuple(expand_nodes(place.node_list))),
+        )
+    )
+    return attempt
+
+
+def _break_stale_claims(run: RunDir, job_id: str) -> None:
+    """Let go of the run for drivers that died on nodes where nobody can look any more: those of jobs that are over.
+
+    Slurm is asked only where such a claim is left. While it is silent the claims stay, and the driver says who holds
+    the run.
+    """
+    if not (hosts := run.claiming_hosts()):
+        return
+    records = [record for attempt in run.attempts() if (record := attempt.record()) and record.host in hosts]
+    jobs = {record.job.job_id for record in records if record.job} - {job_id}
+    try:
+        known = Slurm().jobs(jobs) if jobs else {}
+    except SlurmError:
+        known = {}
+    over = {job_id, *(each for each, info in known.items() if not info.state.is_live)}
+    run.break_claims({record.host for record in records if record.job and record.job.job_id in over})
