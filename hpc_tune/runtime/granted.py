@@ -17,7 +17,9 @@ __all__ = ["Place", "Resources"]
 STORE_SHARE = 0.3
 """Of a node's memory for Ray's object store, Ray's own default."""
 SHM_SHARE = 0.9
-"""Of what is free in ``/dev/shm``: Ray refuses a store that does not fit there."""
+"""Of what is free in ``/dev/shm``: Ray refuses a large store that does not fit there."""
+LEAST_STORE = 75 * 2**20
+"""Bytes; Ray refuses a smaller store, and puts one of this size into its temporary directory if need be."""
 
 
 @dataclass(frozen=True)
@@ -103,4 +105,4 @@ def _memory(environment: Mapping[str, str]) -> int | None:
 def _object_store(granted: int | None, shm: Path) -> int | None:
     if granted is None or not shm.is_dir():
         return None
-    return int(min(STORE_SHARE * granted, SHM_SHARE * shutil.disk_usage(shm).free))
+    return max(LEAST_STORE, int(min(STORE_SHARE * granted, SHM_SHARE * shutil.disk_usage(shm).free)))

@@ -81,17 +81,15 @@ def head_address(interface: str | None, launch_address: str) -> str:
     """Return the IP address that the other nodes reach this one at: the head's.
 
     The interface that the site names comes first. Else it is the address from which Slurm launched this step, since
-    all nodes have just been reached from there; then what the host's name stands for.
+    all nodes have just been reached from there; then what the host's name stands for; then whatever is not loopback.
 
     Raises:
         HpcTuneError: if the interface does not exist or has no IPv4 address.
     """
     if interface is not None:
         return _interface_address(interface)
-    for candidate in filter(None, [launch_address, *_named_addresses()]):
-        if not candidate.startswith("127.") and _is_local(candidate):
-            return candidate
-    return _address_towards("192.0.2.1")  # a documentation address: nothing is sent, the kernel only looks up a route
+    candidates = filter(None, _candidates(launch_address))
+    return next((each for each in candidates if not each.startswith("127.") and _is_local(each)), "127.0.0.1")
 
 
 def worker_address(interface: str | None, head: str) -> str:
@@ -110,6 +108,21 @@ def _interface_address(interface: str) -> str:
                 hint=f"this node has {names}; set interface in the site's profile",
             ) from error
     return socket.inet_ntoa(answer[20:24])
+
+
+def _candidates(launch_address: str) -> Iterator[str]:
+    """Yield one by one: on a node without a resolver a look-up of its name takes seconds."""
+    yield launch_address
+    yield from _named_addresses()
+    # a documentation address: nothing is sent, the kernel only looks up a route, which an inner network may not have
+    yield _address_towards("192.0.2.1")
+    yield from _interface_addresses()
+
+
+def _interface_addresses() -> Iterator[str]:
+    for _, name in socket.if_nameindex():
+        with suppress(HpcTuneError):  # it has no IPv4 address
+            yield _interface_address(name)
 
 
 def _named_addresses() -> Iterator[str]:

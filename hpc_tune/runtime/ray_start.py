@@ -19,6 +19,8 @@ def main() -> None:
     end_with_parent()
     from ray.scripts import scripts
 
+    # where grpcio is installed a head also serves Ray Client, which nobody here asks for, on one port for all clusters
+    scripts.get_ray_client_dependency_error = lambda: ImportError("not wanted")
     line = sys.stdin.readline()
     if line:  # else the agent ended before there was anything to join
         sys.argv = ["ray", *json.loads(line)]
