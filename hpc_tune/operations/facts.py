@@ -35,6 +35,11 @@ class SlurmView:
     silence: str | None = None
     """Why Slurm could not be asked; None when it answered, or nobody had a question."""
 
+    @property
+    def states(self) -> dict[str, JobState]:
+        """The jobs' states alone."""
+        return {job_id: job.state for job_id, job in self.jobs.items()}
+
 
 def ask(slurm: Jobs, job_ids: Iterable[str]) -> SlurmView:
     """Ask Slurm about jobs, all in one call and only if there are any; its silence is part of the answer."""
@@ -57,23 +62,24 @@ class Patient:
         self._slurm = slurm
         self._clock = clock
         self._asked: tuple[str, ...] = ()
-        self._answer: dict[str, JobInfo] = {}
+        self._view = SlurmView()
         self._due = float("-inf")
         self._period = self.SHORTEST
 
     def jobs(self, ids: Iterable[str]) -> dict[str, JobInfo]:
-        """Return what is known of the jobs, at most half a minute old; at once when they are others than before."""
+        """Return what is known of the jobs, at most half a minute old; at once when they are others than before.
+
+        Raises:
+            SlurmError: if Slurm was silent when it was last asked: a slurmctld that is down keeps one waiting.
+        """
         wanted = tuple(ids)
         if wanted != self._asked or self._clock() >= self._due:
-            before, self._answer = _states(self._answer), self._slurm.jobs(wanted)
-            same = _states(self._answer) == before
-            self._period = min(self._period * 1.5, self.LONGEST) if same else self.SHORTEST
+            before, self._view = self._view.states, ask(self._slurm, wanted)
+            self._period = min(self._period * 1.5, self.LONGEST) if self._view.states == before else self.SHORTEST
             self._asked, self._due = wanted, self._clock() + self._period
-        return self._answer
-
-
-def _states(answer: Mapping[str, JobInfo]) -> dict[str, JobState]:
-    return {job_id: job.state for job_id, job in answer.items()}
+        if self._view.silence is not None:
+            raise SlurmError(self._view.silence)
+        return dict(self._view.jobs)
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,8 @@ def _attempt(each: AttemptStatus) -> str:
     where += f" (restart {each.restart_count})" if each.restart_count else ""
     gap = f", {format_seconds(max(0, each.gap))} after the one before" if each.gap is not None else ""
     achieved = f"{_count(each.iterations, 'result')}, {_count(each.finished, 'trial')} ended"
-    return f"{each.number}{where}: {each.state}{_length(each)}{gap}; {achieved}; {each.reason}"
+    why = f"; {each.reason}" if each.ended is not None or each.started is None else ""
+    return f"{each.number}{where}: {each.state}{_length(each)}{gap}; {achieved}{why}"
 
 
 def _length(each: AttemptStatus) -> str:

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from hpc_tune.cli import cli
 from hpc_tune.errors import RunError, UsageError
 from hpc_tune.operations import Choice, follow, logs
+from hpc_tune.operations.facts import Patient
 from hpc_tune.operations.logs import find_trial, tail
 from hpc_tune.slurm.states import JobState
 from tests.unit.made_runs import NODES, FakeSlurm, MadeRun, ended
@@ -257,7 +258,9 @@ def test_follow_of_one_attempt_ends_with_it(on_slurm: MadeRun) -> None:
     assert followed(on_slurm, FakeSlurm().has("12", JobState.PENDING), driver=True, attempt=1)
 
 
-def test_follow_waits_while_slurm_is_silent(on_slurm: MadeRun) -> None:
+def test_follow_waits_while_slurm_is_silent(on_slurm: MadeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Patient, "LONGEST", 0.0)
+    monkeypatch.setattr(Patient, "SHORTEST", 0.0)
     slurm = FakeSlurm(silent="slurmctld is down")
     again = [lambda: None, lambda: None, lambda: setattr(slurm, "silent", None)]
     assert followed(on_slurm, slurm, *again, driver=True)

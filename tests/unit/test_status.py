@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hpc_tune.errors import SlurmError
 from hpc_tune.operations import RunStatus, status, watch
 from hpc_tune.operations.facts import Patient
 from hpc_tune.run import RunDir
@@ -447,7 +448,9 @@ def test_watch_ends_with_the_run(made: MadeRun) -> None:
     assert len(slurm.asked) <= 2  # one question for three looks within seconds, one after the end
 
 
-def test_watch_goes_on_while_slurm_is_silent(made: MadeRun) -> None:
+def test_watch_goes_on_while_slurm_is_silent(made: MadeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Patient, "LONGEST", 0.0)
+    monkeypatch.setattr(Patient, "SHORTEST", 0.0)
     made.submitted("12", ago=60)
     slurm = FakeSlurm(silent=SILENT)
     views = watch(made.run, pause=0, slurm=slurm, sleep=lambda seconds: None)
@@ -477,3 +480,12 @@ def test_slurm_is_asked_less_and_less_often_while_nothing_changes() -> None:
     asked = len(slurm.asked)
     patient.jobs(["12", "13"])
     assert len(slurm.asked) == asked + 1  # a new job: at once
+
+
+def test_a_silent_slurm_keeps_nobody_waiting_at_every_look() -> None:
+    slurm = FakeSlurm(silent=SILENT)
+    patient = Patient(slurm, clock=lambda: 0.0)
+    for _ in range(5):
+        with pytest.raises(SlurmError, match=SILENT):
+            patient.jobs(["12"])
+    assert len(slurm.asked) == 1

@@ -88,8 +88,7 @@ def test_status_says_all_there_is_to_say(made: MadeRun, slurm: FakeSlurm) -> Non
         "            iris-172 missing: its agent has not shown itself yet",
         "  phases    iris-169 up 3.0 s, iris-170 up 3.0 s, driver up 6.0 s, first result 10.0 s",
         "  attempts  1 job 11: interrupted after 1 min 40 s; 20 results, 1 trial ended; walltime",
-        "            2 job 12: running for 10 min 00 s, 1 min 40 s after the one before; 20 results, 2 trials ended;"
-        " attempt 2 runs in job 12 on iris-[169-172]",
+        "            2 job 12: running for 10 min 00 s, 1 min 40 s after the one before; 20 results, 2 trials ended",
         f"  next      hpc-tune logs {made.run.path} --follow",
         f"            hpc-tune cancel {made.run.path}",
     ]
@@ -261,7 +260,7 @@ def test_list_is_quick_and_never_looks_into_storage(made: MadeRun, runs_dir: Pat
         begun = time.perf_counter()
         assert len(list_all(runs_dir, slurm=slurm).runs) == 200
         took.append(time.perf_counter() - begun)
-    assert min(took) < 0.3
+    assert min(took) < 0.5
     assert len(slurm.asked) == 3
 
 
