@@ -116,7 +116,7 @@ class AttemptRecord(_Record):
     job: SlurmJob | None = None
     phases: dict[str, float] = field(default_factory=dict)
     """When what was reached: ``gcs_up``, ``nodes_up`` (all of them), ``driver_up``, ``first_trial``, ``first_result``.
-    Written when the attempt ends; of a live one, see :meth:`Attempt.phases`."""
+    Written when the attempt ends; those of a live one are in the records of its head, nodes and driver."""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:

@@ -24,7 +24,7 @@ __all__ = ["job_record", "job_text", "status", "status_lines", "status_record", 
 LINE_INTERVAL = 10.0
 """Seconds between two lines of a live view in a pipe when nothing has changed."""
 
-PHASES = {"gcs_up": "head up", "head_up": "head up", "nodes_up": "all nodes up", "driver_up": "driver up"}
+PHASES = {"gcs_up": "head up", "nodes_up": "all nodes up", "driver_up": "driver up"}
 """How phases read where the name itself would not do."""
 
 
