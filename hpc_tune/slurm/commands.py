@@ -71,9 +71,6 @@ class ClusterConfig:
 
     cluster_name: str
     version: str = ""
-    requeue: bool = True
-    """Whether jobs may be requeued unless they say otherwise."""
-    accounting: bool = False
     preempts_by_partition: bool = False
 
 
@@ -228,8 +225,6 @@ def parse_config(text: str) -> ClusterConfig:
     return ClusterConfig(
         cluster_name=values["ClusterName"],
         version=values.get("SLURM_VERSION", ""),
-        requeue=values.get("JobRequeue", "1") == "1",
-        accounting=values.get("AccountingStorageType", "(null)") not in ("accounting_storage/none", "(null)"),
         preempts_by_partition=values.get("PreemptType") == "preempt/partition_prio",
     )
 

@@ -131,14 +131,7 @@ def test_an_estimate_is_read() -> None:
 
 def test_the_configuration_is_read() -> None:
     config = commands.parse_config(CONFIG)
-    assert config == commands.ClusterConfig(
-        "iris", "22.05.8", requeue=True, accounting=True, preempts_by_partition=True
-    )
-    without = CONFIG.replace("accounting_storage/slurmdbd", "accounting_storage/none").replace(
-        "JobRequeue              = 1", "JobRequeue              = 0"
-    )
-    assert not commands.parse_config(without).accounting
-    assert not commands.parse_config(without).requeue
+    assert config == commands.ClusterConfig("iris", "22.05.8", preempts_by_partition=True)
     with pytest.raises(ValueError, match="ClusterName"):
         commands.parse_config("nonsense")
 
