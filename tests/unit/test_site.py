@@ -64,6 +64,14 @@ def test_a_cluster_finds_its_profile() -> None:
     assert site_for_cluster("elsewhere") is None
 
 
+def test_the_readmes_profile_works(own: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    text = readme.partition("\n## Sites\n")[2].partition("```toml\n")[2].partition("```")[0]
+    (own / "mine.toml").write_text(text)
+    assert load_site("mine").partitions["gpu"].max_nodes == 4
+    assert site_for_cluster("mycluster") == load_site("mine")
+
+
 # ------------------------------------------------------------------------------- own
 
 
