@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
 from hpc_tune.errors import RunError
+from hpc_tune.experiment.duration import format_clock
 from hpc_tune.request import JobRequest
 from hpc_tune.site import Environment, Site
 
@@ -18,7 +20,7 @@ PATIENCE = 0.5
 tables, and Slurm's own lateness."""
 
 
-def render_job_script(request: JobRequest, site: Site, *, run: Path, python: str) -> str:
+def render_job_script(request: JobRequest, site: Site, *, run: Path, python: str, retry_errors: bool = False) -> str:
     """Return the script of a run.
 
     Args:
@@ -26,6 +28,7 @@ def render_job_script(request: JobRequest, site: Site, *, run: Path, python: str
         site: the environment on the nodes.
         run: the run's directory, absolute.
         python: the interpreter to use where the site names none.
+        retry_errors: whether the next attempt starts failed trials again.
 
     Raises:
         RunError: if the directory's path cannot be written in a script.
@@ -45,7 +48,7 @@ def render_job_script(request: JobRequest, site: Site, *, run: Path, python: str
         environment=site.environment,
         directives=list(_directives(request, run)),
         srun=list(_srun(request)),
-        agent=list(_agent(request, site)),
+        agent=list(_agent(request, site, retry_errors)),
         python=_python(site.environment, python),
         next_attempt=site.next_attempt,
     )
@@ -60,13 +63,13 @@ def _directives(request: JobRequest, run: Path) -> Iterator[str]:
         "cpus-per-task": request.cpus_per_node,
         "gres": _gres(request),
         "mem": request.memory,
-        "time": _clock(request.time),
+        "time": None if request.time is None else format_clock(math.ceil(request.time)),  # zero would be no limit
         "partition": request.partition,
         "qos": request.qos,
         "account": request.account,
         "constraint": request.constraint,
         "exclude": request.exclude,
-        "signal": f"B:USR1@{request.grace:.0f}",
+        "signal": f"B:USR1@{math.ceil(request.grace)}",
         "output": f"{run}/jobs/".replace("%", "%%") + "%j.log",
     }
     for name, value in options.items():
@@ -87,14 +90,6 @@ def _gres(request: JobRequest) -> str | None:
     return f"{kind}:{request.gpus_per_node}"
 
 
-def _clock(seconds: float | None) -> str | None:
-    """Return a walltime as Slurm writes it; it counts whole minutes, and a second of a minute is a minute."""
-    if seconds is None:
-        return None
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours:02d}:{rest // 60:02d}:{rest % 60:02d}"
-
-
 def _quoted(value: str) -> str:
     r"""Quote a value for an ``#SBATCH`` line: sbatch knows double quotes and backslashes, and expands nothing."""
     if value and all(character.isalnum() or character in "-_./:@,=%+[]" for character in value):
@@ -113,18 +108,21 @@ def _srun(request: JobRequest) -> Iterator[str]:
     yield from ("--kill-on-bad-exit=0", "--wait=0", "--no-kill", "--input=none")
 
 
-def _agent(request: JobRequest, site: Site) -> Iterator[str]:
+def _agent(request: JobRequest, site: Site, retry_errors: bool) -> Iterator[str]:
     yield f"--min-nodes={request.min_nodes}"
     yield f"--start-timeout={request.start_timeout:.0f}"
     yield f"--patience={PATIENCE * request.grace:.0f}"
     yield f"--temp-dir={site.temp_dir}"
     if site.interface is not None:
         yield f"--interface={site.interface}"
+    if retry_errors:
+        yield "--retry-errors"
 
 
 def _python(environment: Environment, python: str) -> list[str]:
-    """Return the words that start Python, inside the site's container where it has one."""
+    """Return the words that start Python: the site's own, its container's or environment's, or the one at hand."""
     if environment.container is None:
-        return [environment.python or python]
+        has_own = environment.conda is not None or environment.venv is not None
+        return [environment.python or ("python" if has_own else python)]
     container = ["apptainer", "exec", "--nv", *environment.container_options, environment.container]
     return [*container, environment.python or "python3"]

@@ -234,6 +234,25 @@ class RunDir:
         finally:
             lock.release()
 
+    @contextmanager
+    def submitting(self) -> Iterator[None]:
+        """Keep others from sending the same run to Slurm while the block lasts.
+
+        Raises:
+            RunBusy: if somebody does.
+        """
+        lock = StrictSoftFileLock(str(self.path / "submit.lock"), mode=0o600)
+        for claim in filter(_is_stale, lock.claims):
+            lock.force_break(claim.name)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunBusy(f"{self.name} is just being resumed by another command") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
     def claiming_hosts(self) -> set[str]:
         """Return the machines whose processes hold the run, or died while they did."""
         return {claim.hostname for claim in self._lock().claims}

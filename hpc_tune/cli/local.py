@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from hpc_tune.cli.allocation import allocation_options, allocation_overrides
 from hpc_tune.cli.options import find, json_option, runs_dir_option
 
 if TYPE_CHECKING:
@@ -53,25 +54,47 @@ def run(
 @click.command()
 @click.argument("run", required=False)
 @click.option("--retry-errors", is_flag=True, help="Also start failed trials again, from their last checkpoints.")
+@click.option("--here", is_flag=True, help="Continue a run of Slurm's on this machine.")
 @_cpus
 @_gpus
+@allocation_options
 @runs_dir_option
 @json_option
 def resume(
-    run: str | None, retry_errors: bool, cpus: int | None, gpus: int | None, runs_dir: Path, as_json: bool
+    run: str | None,
+    retry_errors: bool,
+    here: bool,
+    cpus: int | None,
+    gpus: int | None,
+    runs_dir: Path,
+    as_json: bool,
+    **allocation: Any,
 ) -> None:
-    """Continue an interrupted or failed RUN on this machine.
+    r"""Continue an interrupted or failed RUN, on Slurm if it was submitted, else on this machine.
 
     Finished trials stay finished, the others go on from their last checkpoints. The run keeps to the snapshot of
-    the experiment that it began with.
+    the experiment that it began with; its allocation may change.
+
+    \b
+    hpc-tune resume
+    hpc-tune resume my-search --nodes 2 --time 12h
     """
     from hpc_tune import operations, render
 
+    found, changes = find(runs_dir, run), allocation_overrides(**allocation)
+    if here and changes:
+        raise click.UsageError("--here takes no options of an allocation: there is none on this machine.")
+    if not here and (changes or found.job_script.exists()):
+        from hpc_tune.slurm.client import Slurm
+
+        if cpus is not None or gpus is not None:
+            raise click.UsageError("--cpus and --gpus are for --here; on Slurm say --cpus-per-node, --gpus-per-node.")
+        sent = operations.resubmit(found, overrides=changes, retry_errors=retry_errors, slurm=Slurm())
+        render.submitted(sent, as_json=as_json)
+        return
     watcher = render.watcher(as_json=as_json)
     with watcher:
-        result = operations.resume(
-            find(runs_dir, run), retry_errors=retry_errors, cpus=cpus, gpus=gpus, watcher=watcher
-        )
+        result = operations.resume(found, retry_errors=retry_errors, cpus=cpus, gpus=gpus, watcher=watcher)
     _finish(result, as_json=as_json)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
+from hpc_tune.cli.allocation import allocation_options, allocation_overrides
 from hpc_tune.cli.options import json_option
 
 __all__ = ["conclude", "submit"]
@@ -17,28 +17,9 @@ LONGEST_GRACE = 3600.0
 """Seconds that a preempted job waits for Slurm to end it."""
 
 
-def allocation_overrides(**given: object) -> tuple[str, ...]:
-    """Return the ``--set`` texts that options on the command line stand for."""
-    return tuple(f"allocation.{key}={_toml(value)}" for key, value in given.items() if value is not None)
-
-
 @click.command()
 @click.argument("experiment", type=click.Path(path_type=Path), required=False)
-@click.option("-N", "--nodes", type=click.IntRange(min=1), help="Nodes.  [default: the experiment's, else 1]")
-@click.option("--min-nodes", type=click.IntRange(min=1), help="Start trials when so many have joined.  [default: 1]")
-@click.option("--gpus-per-node", type=click.IntRange(min=0), help="GPUs of each node.  [default: what the trials need]")
-@click.option("--cpus-per-node", type=click.IntRange(min=1), help="CPUs of each node.  [default: what goes with them]")
-@click.option("--memory", metavar="SIZE", help="Memory of each node, as in Slurm's --mem.")
-@click.option("-t", "--time", metavar="TIME", help='Walltime: "2h", "90m", "02:00:00", "1-12:00:00".')
-@click.option("-p", "--partition", help="Slurm's partition.")
-@click.option("-q", "--qos", help="Slurm's quality of service.")
-@click.option("-A", "--account", help="Slurm's account.")
-@click.option("-C", "--constraint", help="Features that the nodes must have, as in Slurm's --constraint.")
-@click.option("-x", "--exclude", metavar="NODES", help="Nodes that the job shall not get.")
-@click.option("--site", help="The cluster's profile; see hpc-tune site list.  [default: found by the cluster's name]")
-@click.option(
-    "--sbatch", "directives", multiple=True, metavar="NAME=VALUE", help="A further sbatch option; repeatable."
-)
+@allocation_options
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the file; repeatable.")
 @click.option("--dry-run", is_flag=True, help="Print the job script and change nothing.")
 @click.option(
@@ -50,12 +31,11 @@ def allocation_overrides(**given: object) -> tuple[str, ...]:
 @json_option
 def submit(
     experiment: Path | None,
-    directives: tuple[str, ...],
     overrides: tuple[str, ...],
     dry_run: bool,
     runs_dir: Path | None,
     as_json: bool,
-    **allocation: object,
+    **allocation: Any,
 ) -> None:
     r"""Send the search of EXPERIMENT to Slurm.
 
@@ -71,7 +51,7 @@ def submit(
     from hpc_tune.slurm.client import Slurm
 
     chosen = experiment or operations.default_experiment(Path.cwd())
-    changes = (*overrides, *allocation_overrides(**allocation), *_directives(directives))
+    changes = (*overrides, *allocation_overrides(**allocation))
     slurm = Slurm()
     planned = operations.plan(chosen, runs_dir=runs_dir, overrides=changes, slurm=slurm)
     if dry_run:
@@ -80,17 +60,6 @@ def submit(
     if not as_json:
         render.plan(planned)
     render.submitted(operations.submit(planned, overrides=changes, slurm=slurm), as_json=as_json)
-
-
-def _directives(given: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the ``--set`` texts of further sbatch options; one without a value is a flag."""
-    split = (directive.removeprefix("--").partition("=") for directive in given)
-    return tuple(f"allocation.sbatch.{name}={_toml(value) if sign else 'true'}" for name, sign, value in split)
-
-
-def _toml(value: object) -> str:
-    """Write a number or a text; TOML spells them as JSON does, but knows no pairs of surrogates."""
-    return json.dumps(value, ensure_ascii=False)
 
 
 @click.command(hidden=True)

@@ -8,6 +8,7 @@ from hpc_tune.operations.conclude import Concluded, conclude
 from hpc_tune.operations.listing import Listing, list_all
 from hpc_tune.operations.local import Ended, Watcher, resume, run
 from hpc_tune.operations.logs import Choice, follow, logs
+from hpc_tune.operations.planning import Plan, plan
 from hpc_tune.operations.sites import (
     ListedSite,
     choose_site,
@@ -17,7 +18,7 @@ from hpc_tune.operations.sites import (
     write_site,
 )
 from hpc_tune.operations.status import RunStatus, status, watch
-from hpc_tune.operations.submit import Plan, Submitted, plan, submit
+from hpc_tune.operations.submit import Submitted, resubmit, submit
 from hpc_tune.operations.tables import Collected, collect
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "list_profiles",
     "logs",
     "plan",
+    "resubmit",
     "resume",
     "run",
     "show_site",

@@ -1,8 +1,7 @@
-"""From an experiment to a Slurm job: plan it, create the run, send its script."""
+"""Sending a run to Slurm: a new one, or one that goes on."""
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import sys
@@ -15,51 +14,17 @@ from typing import Literal
 
 from hpc_tune.attempt import Submission
 from hpc_tune.durable import write_text
-from hpc_tune.errors import ExperimentError, RunError, SlurmError
-from hpc_tune.experiment.capacity import Node, fit_trial, limited_by, slots
-from hpc_tune.experiment.load import LoadedExperiment, load_experiment
-from hpc_tune.jobscript import render_job_script
-from hpc_tune.operations.sites import choose_site
-from hpc_tune.request import JobRequest, check_request, request_notes, resolve_request
-from hpc_tune.run import RunDir, stamped_name
-from hpc_tune.site import Site
+from hpc_tune.errors import RunBusy, RunError, SlurmError
+from hpc_tune.operations.continuing import check_continuable, edited_since
+from hpc_tune.operations.facts import RunFacts, ask
+from hpc_tune.operations.planning import Plan, plan_again
+from hpc_tune.operations.standing import stand
+from hpc_tune.run import RunDir
 from hpc_tune.slurm.client import Slurm
 
-__all__ = ["Plan", "Submitted", "plan", "put_on_record", "send", "submit"]
+__all__ = ["Submitted", "put_on_record", "resubmit", "send", "submit"]
 
 SentBy = Literal["submit", "resume", "successor"]
-
-FILES_PER_TRIAL = 4
-"""``params.json``, ``result.json``, ``output.log`` and the trial's folder."""
-FILES_PER_CHECKPOINT = 2
-"""A folder and, as a rule, one file in it."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a submission will ask for and what comes of it."""
-
-    loaded: LoadedExperiment
-    site: Site
-    site_from: str
-    """How the site was found, for people."""
-    request: JobRequest
-    run_path: Path
-    """Where the run is going to be."""
-    trials: int
-    at_once: int
-    """How many trials can run at the same time."""
-    limited_by: str
-    """What keeps it from being more: ``GPUs``, ``CPUs`` or ``trials``."""
-    files_per_trial: int
-    free_files: int | None
-    """How many files the file system has room for; None where it does not count them."""
-    notes: tuple[str, ...]
-    """What to know of a request that is legal."""
-
-    def script(self, run_path: Path) -> str:
-        """Return the job script, byte for byte."""
-        return render_job_script(self.request, self.site, run=run_path, python=sys.executable)
 
 
 @dataclass(frozen=True)
@@ -69,51 +34,8 @@ class Submitted:
     run: RunDir
     job_id: str
     plan: Plan
-
-
-def plan(experiment_file: Path, *, runs_dir: Path | None, overrides: Sequence[str], slurm: Slurm | None) -> Plan:
-    """Work out what a submission would do; nothing is changed.
-
-    Args:
-        experiment_file: the experiment.
-        runs_dir: where the run goes; None: where the site says, else ``./runs``.
-        overrides: ``KEY=VALUE`` texts.
-        slurm: whom to ask which cluster this is; None: nobody.
-
-    Raises:
-        ExperimentError: if the experiment is wrong, or asks for what the site does not have.
-        SlurmError: if there is no such site.
-    """
-    loaded = load_experiment(experiment_file, overrides)
-    experiment = loaded.experiment
-    chosen, site_from = choose_site(experiment.allocation.site, slurm)
-    request = resolve_request(experiment.allocation, chosen, experiment.trial)
-    if faults := check_request(request, chosen, experiment.trial):
-        raise ExperimentError(experiment_file, faults)
-    nodes = [Node(request.cpus_per_node, request.gpus_per_node)] * request.nodes
-    trial = fit_trial(experiment.trial, nodes)
-    at_once = slots(trial, nodes)
-    checkpoints = experiment.checkpoint.keep or 1
-    where = runs_dir or chosen.runs_path() or Path("runs")
-    return Plan(
-        loaded=loaded,
-        site=chosen,
-        site_from=site_from,
-        request=request,
-        run_path=where.absolute() / stamped_name(experiment.name),
-        trials=experiment.total_trials,
-        at_once=min(at_once, experiment.total_trials),
-        limited_by="trials" if at_once >= experiment.total_trials else limited_by(trial, nodes[0]),
-        files_per_trial=FILES_PER_TRIAL + FILES_PER_CHECKPOINT * checkpoints,
-        free_files=_free_files(where),
-        notes=tuple(request_notes(request, chosen)),
-    )
-
-
-def _free_files(path: Path) -> int | None:
-    existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
-    found = os.statvfs(existing)
-    return found.f_favail if found.f_files else None
+    notes: tuple[str, ...] = ()
+    """What to know of a run that goes on."""
 
 
 def submit(planned: Plan, *, overrides: Sequence[str], slurm: Slurm) -> Submitted:
@@ -139,6 +61,43 @@ def submit(planned: Plan, *, overrides: Sequence[str], slurm: Slurm) -> Submitte
         raise
     _link(run)
     return Submitted(run, job_id, planned)
+
+
+def resubmit(run: RunDir, *, overrides: Sequence[str], retry_errors: bool, slurm: Slurm) -> Submitted:
+    """Send another attempt of an interrupted or failed run to Slurm, if need be with other nodes.
+
+    Args:
+        run: the run.
+        overrides: ``KEY=VALUE`` texts for ``[allocation]``, beside those that the run began with.
+        retry_errors: start failed trials again.
+        slurm: where to.
+
+    Raises:
+        RunBusy: if the run is live, waits in Slurm, or somebody else is just resuming it.
+        RunError: if there is nothing to continue, or the search was changed.
+        ExperimentError: if the new attempt asks for what the site does not have.
+        SlurmError: if Slurm refuses, or does not say what has become of the jobs so far.
+    """
+    with run.submitting():
+        _refuse_live(run, slurm)
+        loaded = check_continuable(run, retry_errors=retry_errors, overrides=overrides)
+        planned = plan_again(loaded, run, slurm)
+        job_id = send(run, planned.script(run.path, retry_errors=retry_errors), by="resume", slurm=slurm)
+    return Submitted(run, job_id, planned, tuple(edited_since(run.record(), loaded.experiment)))
+
+
+def _refuse_live(run: RunDir, slurm: Slurm) -> None:
+    facts = RunFacts.read(run)
+    view = ask(slurm, facts.open_job_ids)
+    if view.silence is not None:
+        raise SlurmError(
+            f"whether {run.name} is live cannot be told: {view.silence}", hint="try again when Slurm answers"
+        )
+    standing = stand(facts, view)
+    if standing.live:
+        raise RunBusy(
+            f"{run.name} is live: {standing.reason}", hint=f"wait for it, or end it: hpc-tune cancel {run.name}"
+        )
 
 
 def send(run: RunDir, script: str, *, by: SentBy, slurm: Slurm) -> str:

@@ -54,6 +54,8 @@ def submitted(result: Submitted, *, as_json: bool) -> None:
     if as_json:
         click.echo(to_json(_record(result)))
         return
+    for note in result.notes:
+        click.echo(f"note: {note}")
     click.echo(f"job      {result.job_id}, run {result.run.name}; follow it with: hpc-tune status {result.run.name}")
 
 
@@ -73,5 +75,5 @@ def _record(result: Submitted) -> dict[str, Any]:
         "limited_by": result.plan.limited_by,
         "files_per_trial": result.plan.files_per_trial,
         "free_files": result.plan.free_files,
-        "notes": list(result.plan.notes),
+        "notes": [*result.plan.notes, *result.notes],
     }

@@ -49,6 +49,8 @@ class NodeSettings:
     min_nodes: int
     start_timeout: float
     """Seconds from the agent's start within which its node must have joined, or, for rank 0, the quorum."""
+    retry_errors: bool
+    """Start failed trials again, in the first attempt of a chain."""
     patience: float
     """Seconds that running trials get to report once more when the allocation is about to end."""
     job_start: float

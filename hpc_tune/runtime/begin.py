@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from hpc_tune.attempt import Attempt, AttemptRecord, Outcome
-from hpc_tune.chain import reason_to_end
+from hpc_tune.chain import chain, reason_to_end
 from hpc_tune.errors import SlurmError
 from hpc_tune.run import RunDir
 from hpc_tune.runtime.agent import NodeSettings
@@ -38,6 +38,7 @@ def begin_attempt(settings: NodeSettings, place: Place, environment: Mapping[str
             gpus=resources.gpus,
             nodes=place.nodes,
             min_nodes=settings.min_nodes,
+            retry_errors=settings.retry_errors and not chain(run),
             started=settings.job_start,
             job=replace(place.job, nodes=tuple(expand_nodes(place.node_list))),
         )

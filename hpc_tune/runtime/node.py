@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--interface", help="network interface for Ray")
     parser.add_argument("--min-nodes", type=int, default=1)
     parser.add_argument("--start-timeout", type=float, default=120.0, metavar="SECONDS")
+    parser.add_argument("--retry-errors", action="store_true", help="in the first attempt since the run was sent")
     parser.add_argument("--patience", type=float, default=60.0, metavar="SECONDS", help="for trials to save at the end")
     parser.add_argument("--job-start", type=float, default=time.time(), metavar="EPOCH")
     parsed = parser.parse_args(arguments)
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         interface=parsed.interface,
         min_nodes=parsed.min_nodes,
         start_timeout=parsed.start_timeout,
+        retry_errors=parsed.retry_errors,
         patience=parsed.patience,
         job_start=parsed.job_start,
     )
