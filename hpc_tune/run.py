@@ -33,6 +33,9 @@ __all__ = ["RunDir", "find_run", "list_runs", "stamped_name", "user_name"]
 
 SCHEMA = 1
 
+_NAMESPACE_MARK = "?pidns-"
+_FIRST_NAMESPACE = 0xEFFFFFFC  # the kernel's, of processes in no container: PID_NS_INIT_INO
+
 
 @dataclass(frozen=True)
 class RunDir:
@@ -141,6 +144,10 @@ class RunDir:
             return "terminated"
         return "walltime" if signals[:1] == ["USR1"] else "terminated"
 
+    def refusal_file(self, job: SlurmJob) -> Path:
+        """Why a job has made no attempt, in a sentence; absent where it has, or is yet to."""
+        return self.jobs_dir / f"{job.job_id}.{job.restart_count}.refused"
+
     def cancel_file(self, job_id: str) -> Path:
         """By whom a job was ended; absent where nobody did. A job that has one starts no further attempt."""
         return self.jobs_dir / f"{job_id}.cancelled"
@@ -204,12 +211,11 @@ class RunDir:
     def holder(self) -> str | None:
         """Name the process that is at work in the run, or None when there is none."""
         claims = [claim for claim in self._lock().claims if not _is_stale(claim)]
-        return f"process {claims[0].pid} on {claims[0].hostname}" if claims else None
+        return f"process {claims[0].pid} on {_machine(claims[0])}" if claims else None
 
     def holder_here(self) -> int | None:
         """Return the process of this machine that is at work in the run, or None when there is none here."""
-        host = socket.gethostname()
-        pids = [claim.pid for claim in self._lock().claims if claim.hostname == host and not _is_stale(claim)]
+        pids = [claim.pid for claim in self._lock().claims if claim.hostname == _here() and not _is_stale(claim)]
         return pids[0] if pids else None
 
     @contextmanager
@@ -255,13 +261,13 @@ class RunDir:
 
     def claiming_hosts(self) -> set[str]:
         """Return the machines whose processes hold the run, or died while they did."""
-        return {claim.hostname for claim in self._lock().claims}
+        return {_machine(claim) for claim in self._lock().claims}
 
     def break_claims(self, hosts: Collection[str]) -> None:
         """Remove the claims of processes on other machines that are known to be gone."""
         lock = self._lock()
         for claim in lock.claims:
-            if claim.hostname in hosts:
+            if _machine(claim) in hosts:
                 lock.force_break(claim.name)
 
     def _lock(self) -> StrictSoftFileLock:
@@ -270,7 +276,21 @@ class RunDir:
 
 def _is_stale(claim: Any) -> bool:
     """Tell whether a claim's process is known to be gone; on another machine nobody here can know."""
-    return claim.hostname == socket.gethostname() and not is_alive(claim.pid)
+    return claim.hostname == _here() and not is_alive(claim.pid)
+
+
+def _here() -> str:
+    """Return what filelock calls this machine: in a container, where processes have other numbers, with a mark."""
+    try:
+        namespace = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - what the link stands for, not where it leads
+    except OSError:
+        namespace = _FIRST_NAMESPACE
+    return socket.gethostname() + ("" if namespace == _FIRST_NAMESPACE else f"{_NAMESPACE_MARK}{namespace:x}")
+
+
+def _machine(claim: Any) -> str:
+    """Return the name of a claim's machine."""
+    return str(claim.hostname).partition(_NAMESPACE_MARK)[0]
 
 
 def stamped_name(name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hpc_tune.attempt import Attempt, AttemptRecord, Outcome, SlurmJob
-from hpc_tune.errors import RunError, UsageError
+from hpc_tune.errors import RunBusy, RunError, UsageError
 from hpc_tune.operations.following import Following, Way, follow_on
 from hpc_tune.operations.tables import Collected, collect
 from hpc_tune.run import RunDir
@@ -41,6 +41,7 @@ def conclude(
 
     Raises:
         UsageError: outside of a Slurm job.
+        RunBusy: if the job has made no attempt, since another one's was at work.
     """
     try:
         job = SlurmJob(environment["SLURM_JOB_ID"], int(environment.get("SLURM_RESTART_COUNT", "0")))
@@ -48,6 +49,8 @@ def conclude(
         raise UsageError(
             "conclude is the last line of a job script", hint=f"for the tables type: hpc-tune collect {run.path}"
         ) from None
+    if (refusal := run.refusal_file(job)).exists():
+        raise RunBusy(refusal.read_text(encoding="utf-8"))
     attempt = _attempt_of(run, job)
     outcome = attempt.outcome()
     if outcome is None:

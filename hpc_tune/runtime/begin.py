@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from hpc_tune.attempt import Attempt, AttemptRecord, Outcome
 from hpc_tune.chain import chain, reason_to_end
-from hpc_tune.errors import SlurmError
+from hpc_tune.durable import write_text
+from hpc_tune.errors import RunBusy, SlurmError
 from hpc_tune.run import RunDir
 from hpc_tune.runtime.agent import NodeSettings
 from hpc_tune.runtime.granted import Place, Resources
@@ -22,14 +23,21 @@ def begin_attempt(settings: NodeSettings, place: Place, environment: Mapping[str
     """Make the attempt of this job step; its record is what the other agents look for.
 
     An attempt that Slurm starts by itself, again and again, may be one too many: it is then over at once.
+
+    Raises:
+        RunBusy: if another job's attempt is at work; this job makes none then.
     """
     run = settings.run
+    _break_stale_claims(run, place.job.job_id)
+    if (holder := run.holder()) is not None:
+        busy = RunBusy(f"{run.name} is live: {holder} is at work in it; job {place.job.job_id} has nothing to do")
+        write_text(run.refusal_file(place.job), busy.message)
+        raise busy
     resources = Resources.from_environment(environment)
     ends = reason_to_end(run, run.record()["spec"]["allocation"]["max_attempts"]) if place.job.restart_count else None
     attempt = run.new_attempt()
     if ends is not None:
         attempt.end(Outcome("failed", f"no further attempt starts by itself: {ends}", exit_code=1))
-    _break_stale_claims(run, place.job.job_id)
     attempt.begin(
         AttemptRecord(
             kind="slurm",
@@ -54,11 +62,12 @@ def _break_stale_claims(run: RunDir, job_id: str) -> None:
     """
     if not (hosts := run.claiming_hosts()):
         return
-    records = [record for attempt in run.attempts() if (record := attempt.record()) and record.host in hosts]
-    jobs = {record.job.job_id for record in records if record.job} - {job_id}
+    records = (record for attempt in run.attempts() if (record := attempt.record()) and record.host in hosts)
+    holders = {record.host: record.job.job_id for record in records if record.job}  # the last attempt of each host
+    jobs = set(holders.values()) - {job_id}
     try:
         known = Slurm().jobs(jobs) if jobs else {}
     except SlurmError:
         known = {}
     over = {job_id, *(each for each, info in known.items() if not info.state.is_live)}
-    run.break_claims({record.host for record in records if record.job and record.job.job_id in over})
+    run.break_claims({host for host, holder in holders.items() if holder in over})

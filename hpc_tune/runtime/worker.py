@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from hpc_tune.attempt import Attempt, Head
 from hpc_tune.durable import is_listed
+from hpc_tune.errors import RunBusy
 from hpc_tune.runtime.agent import Agent, NodeFailed, NodeSettings
 from hpc_tune.runtime.granted import Place
 from hpc_tune.runtime.network import answers, free_ports, worker_address
@@ -31,8 +32,10 @@ def find_attempt(settings: NodeSettings, place: Place) -> Attempt:
     """Return the attempt that the agent of rank 0 has made for this job step.
 
     Raises:
+        RunBusy: if the job makes none.
         NodeFailed: if there is none in time.
     """
+    refusal = settings.run.refusal_file(place.job)
     begun = time.monotonic()
     while True:
         for attempt in reversed(settings.run.attempts()):
@@ -40,6 +43,8 @@ def find_attempt(settings: NodeSettings, place: Place) -> Attempt:
             job = record.job if record else None
             if job and (job.job_id, job.restart_count) == (place.job.job_id, place.job.restart_count):
                 return attempt
+        if is_listed(refusal):
+            raise RunBusy(refusal.read_text(encoding="utf-8"))
         if (seconds := time.monotonic() - begun) > settings.start_timeout:
             raise NodeFailed(f"the head node's agent has made no attempt in {seconds:.0f} s")
         time.sleep(_PAUSE)
