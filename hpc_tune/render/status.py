@@ -19,7 +19,7 @@ from hpc_tune.render.text import number, states, to_json
 from hpc_tune.slurm.commands import JobInfo
 from hpc_tune.slurm.states import JobState
 
-__all__ = ["job_record", "job_text", "status", "status_lines", "status_record", "watched"]
+__all__ = ["job_record", "status", "status_lines", "status_record", "watched"]
 
 LINE_INTERVAL = 10.0
 """Seconds between two lines of a live view in a pipe when nothing has changed."""
@@ -52,14 +52,15 @@ def _redrawn(views: Iterable[RunStatus]) -> None:
 
 
 def _line_by_line(views: Iterable[RunStatus]) -> None:
-    last, printed = "", float("-inf")
+    last: tuple[object, ...] = ()
+    printed = float("-inf")
     for each in views:
-        line = _line(each)
+        known = (each.state, each.reason, each.trials)
         if each.over:
             status(each, as_json=False)
-        elif line != last or time.monotonic() - printed >= LINE_INTERVAL:
-            click.echo(f"{time.strftime('%H:%M:%S')} {line}")
-            last, printed = line, time.monotonic()
+        elif known != last or time.monotonic() - printed >= LINE_INTERVAL:
+            click.echo(f"{time.strftime('%H:%M:%S')} {_line(each)}")
+            last, printed = known, time.monotonic()
 
 
 def _line(found: RunStatus) -> str:
@@ -87,7 +88,7 @@ def _sections(found: RunStatus) -> dict[str, list[str]]:
     return {
         "trials": [_trials(found)],
         "best": _best(found.best, found.metric),
-        "slurm": [job_text(job, time_left=found.time_left) for job in found.jobs],
+        "slurm": [_job(job, found) for job in found.jobs],
         "nodes": _nodes(found),
         "phases": [_phases(found.phases)] if found.phases else [],
         "attempts": [_attempt(each) for each in found.attempts],
@@ -109,16 +110,16 @@ def _best(best: Best | None, metric: str) -> list[str]:
     return [f"{metric} {number(best.value)} (trial {best.trial_id}, iteration {best.iteration})", config]
 
 
-def job_text(job: JobInfo, *, time_left: float | None = None) -> str:
-    """Return a job as Slurm sees it, in a line."""
+def _job(job: JobInfo, found: RunStatus) -> str:
+    """Return a job as Slurm sees it; its reason only where the run's own sentence does not say it already."""
     text = f"job {job.job_id} {job.state.value}"
     if job.partition:
         text += f" in {job.partition}"
     if job.node_list:
         text += f" on {job.node_list}"
-    if job.state is JobState.RUNNING and time_left is not None:
-        text += f"; {format_seconds(time_left)} to its time limit"
-    return f"{text}: {job.reason}" if job.reason else text
+    if job.state is JobState.RUNNING and found.time_left is not None:
+        text += f"; {format_seconds(found.time_left)} to its time limit"
+    return f"{text}: {job.reason}" if job.reason and job.reason not in found.reason else text
 
 
 def _nodes(found: RunStatus) -> list[str]:
