@@ -9,136 +9,29 @@ config, before that file knows of it; so whatever lies in the trials' folders be
 
 from __future__ import annotations
 
-import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import ray.tune.tune
-from ray.train._internal.checkpoint_manager import _TrainingResult
-from ray.tune import Checkpoint
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.utils import flatten_dict
 
-from hpc_tune.durable import replacing
 from hpc_tune.errors import ExperimentError, Fault
 from hpc_tune.experiment.nearest import did_you_mean
-from hpc_tune.runtime.results_log import AUTOMATIC_KEYS, Reported, reported_results
+from hpc_tune.runtime.catch_up import catch_up
+from hpc_tune.runtime.results_log import AUTOMATIC_KEYS
 from hpc_tune.runtime.scheduler_state import load_scheduler, save_scheduler
+from hpc_tune.runtime.snapshots import STATE_FILE, Snapshots
 from hpc_tune.runtime.stopping import GracefulStop, end_tune
 
-__all__ = ["STATE_FILE", "SearchController", "Snapshots", "installed"]
+__all__ = ["SearchController", "installed"]
 
-STATE_FILE = "state.zip"
-PREVIOUS_STATE_FILE = "state.prev.zip"
 SCHEDULER_FILE = "trial_scheduler.pkl"
-
-BUDGET = 0.03
-"""Share of the driver's time that snapshots may take."""
-ALLOWANCE = 1.0
-"""Seconds of snapshots that are free, so that the first finished trials are saved at once."""
 KEPT_WORKERS = 10_000
-
-LONGEST_PERIOD = 10.0
-"""Seconds after which running trials' progress is saved when no trial has ended."""
-
-
-class Snapshots:
-    """When and how the state of the search is saved; stands in for Ray's experiment checkpoint manager."""
-
-    auto_checkpoint_enabled = False
-
-    def __init__(
-        self, context: Any, state_to_restore: Path | None, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._context = context
-        self._state_to_restore = state_to_restore
-        self._storage = Path(context.experiment_fs_path)
-        self._clock = clock
-        self._begin = self._last = clock()
-        self._spent = 0.0
-        self.urgent = False
-
-    @property
-    def _staging(self) -> Path:
-        """Where Ray writes the state; a restore moves it to where the first attempt had it."""
-        return Path(self._context.experiment_driver_staging_path)
-
-    def sync_up_experiment_state(self, save_fn: Callable[[], None], force: bool = False, wait: bool = False) -> None:
-        """Save the state if something demands it and the budget allows; Ray calls this after every event."""
-        if not (force or self._due()):
-            return
-        begin = self._clock()
-        save_fn()
-        self._write()
-        self._last = self._clock()
-        self._spent += self._last - begin
-        self.urgent = False
-        if force and wait:
-            self._leave_plain_state()
-
-    def _due(self) -> bool:
-        now = self._clock()
-        if not self.urgent and now - self._last < LONGEST_PERIOD:
-            return False
-        return self._spent <= ALLOWANCE + BUDGET * (now - self._begin)
-
-    def _write(self) -> None:
-        state = self._storage / STATE_FILE
-        with replacing(state) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            for staged in sorted(self._staging.iterdir()):
-                if staged.is_file() and not staged.name.startswith("tmp-"):
-                    archive.write(staged, staged.name)
-            _keep_previous(state, self._storage / PREVIOUS_STATE_FILE)
-
-    def _leave_plain_state(self) -> None:
-        """Leave the final state and PBT's logs also as plain files, as Ray's own tools look for them."""
-        newest = max(self._staging.glob("experiment_state-*.json"))
-        for staged in (newest, *self._staging.glob("pbt_*.txt")):
-            with replacing(self._storage / staged.name) as file:
-                file.write(staged.read_bytes())
-
-    def sync_down_experiment_state(self) -> None:
-        """Put the state of searcher and callbacks where Ray restores them from."""
-        if self._state_to_restore is None:
-            return
-        self._staging.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(self._state_to_restore) as archive:
-            others = [name for name in archive.namelist() if not name.startswith("experiment_state-")]
-            archive.extractall(self._staging, others)
-
-    def forget_restored(self) -> None:
-        """Clear away what was restored, which bears the time stamp of its attempt; PBT's logs go on growing."""
-        for staged in self._staging.iterdir():
-            if staged.is_file() and not staged.name.startswith("pbt_"):
-                staged.unlink()
-
-    def on_trial_checkpoint(self, trial: Trial) -> None:
-        """Do nothing: a restore finds checkpoints that are newer than the state in the trial's results."""
-
-
-def _keep_previous(state: Path, previous: Path) -> None:
-    """Keep the state that is about to be replaced; a hard link costs no copy."""
-    if state.exists():
-        beside = previous.with_suffix(".link")
-        beside.unlink(missing_ok=True)
-        beside.hardlink_to(state)
-        beside.replace(previous)
-
-
-def saved_state(storage: Path) -> Path | None:
-    """Return the newest state that is whole, or None when a search has to begin anew."""
-    for name in (STATE_FILE, PREVIOUS_STATE_FILE):
-        try:
-            with zipfile.ZipFile(storage / name) as archive:
-                if archive.testzip() is None:
-                    return storage / name
-        except (FileNotFoundError, zipfile.BadZipFile):
-            continue
-    return None
 
 
 class _Queue:
@@ -309,7 +202,7 @@ class SearchController(TuneController):
     def _restore_trials(self, experiment_state: dict[str, Any]) -> list[Trial]:
         trials: list[Trial] = super()._restore_trials(experiment_state)
         unfinished = [trial for trial in trials if not trial.is_finished()]
-        went_on = [trial for trial in unfinished if _catch_up(trial)]
+        went_on = [trial for trial in unfinished if catch_up(trial)]
         self._ended_unnoticed = [trial for trial in went_on if trial.is_finished()]
         self._waiting = [trial for trial in unfinished if trial.status == Trial.PAUSED and trial not in went_on]
         return trials
@@ -328,48 +221,6 @@ class SearchController(TuneController):
         """Note what is left before Ray marks every live trial as terminated."""
         type(self).unfinished = not self.is_finished()
         super().cleanup()
-
-
-def _catch_up(trial: Trial) -> bool:
-    """Bring a restored trial up to what its folder shows; the results on disk are newer than the state.
-
-    A result is written only after its checkpoint is complete, so a checkpoint that a result names is whole.
-
-    Returns:
-        Whether the trial had gone on since the state was saved.
-    """
-    folder = Path(trial.storage.trial_fs_path)
-    results = list(reported_results(folder))
-    checkpoints = trial.run_metadata.checkpoint_manager
-    known = checkpoints.latest_checkpoint_result
-    if known is not None and not Path(known.checkpoint.path).is_dir():  # replaced since by a newer one
-        checkpoints._latest_checkpoint_result = known = None
-    reported = _place_of(trial.last_result, results)
-    for place, result in enumerate(results):
-        # the checkpoint of the last result that the state holds may have been on its way; one taken over from
-        # another trial came after it
-        late = place == reported and known is not None and _is_of(folder, Path(known.checkpoint.path))
-        if result.checkpoint is not None and (known is None or place > reported or late):
-            trial.storage.current_checkpoint_index = int(result.checkpoint.name.rpartition("_")[2])
-            trial.on_checkpoint(_TrainingResult(Checkpoint(str(result.checkpoint)), result.metrics))
-    done = bool(results) and results[-1].done
-    if done:
-        trial.run_metadata.last_result = results[-1].metrics
-        trial.set_status(Trial.TERMINATED)
-    return done or len(results) > reported + 1
-
-
-def _place_of(metrics: dict[str, Any], results: Sequence[Reported]) -> int:
-    """Return where a result stands among those on disk, or -1."""
-    keys = ("training_iteration", "time_total_s")
-    wanted = [metrics.get(key) for key in keys]
-    places = [place for place, each in enumerate(results) if [each.metrics.get(key) for key in keys] == wanted]
-    return places[-1] if places else -1
-
-
-def _is_of(folder: Path, checkpoint: Path) -> bool:
-    """Tell whether a trial made a checkpoint itself."""
-    return checkpoint.parent == folder and checkpoint.name.startswith("checkpoint_")
 
 
 @contextmanager

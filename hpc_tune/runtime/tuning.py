@@ -14,6 +14,7 @@ from hpc_tune.experiment.duration import format_seconds
 from hpc_tune.experiment.spec import Experiment, TrialResources
 from hpc_tune.runtime import controller, search
 from hpc_tune.runtime.results_log import ResultsLog
+from hpc_tune.runtime.snapshots import saved_state
 from hpc_tune.runtime.stopping import GracefulStop
 from hpc_tune.runtime.trainable import TrialSettings, as_trainable, can_reuse_worker
 from hpc_tune.runtime.watch import ProgressWriter
@@ -82,7 +83,7 @@ class Tuning:
         with controller.installed() as tuned:
             tuned.slots = self._slots
             tuned.graceful_stop = self._graceful_stop
-            tuned.state_to_restore = controller.saved_state(self._storage)
+            tuned.state_to_restore = saved_state(self._storage)
             tuned.expected = {"metric": experiment.metric} | {f"stop.{key}": key for key in experiment.stop}
             try:
                 analysis = tune.run(
