@@ -6,7 +6,7 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,22 +34,30 @@ def end_with_parent() -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-def end_marked(value: str) -> None:
+def end_marked(value: str, sessions: Iterable[int] = ()) -> None:
     """Kill whatever bears the mark of an attempt: nobody in it has anyone to report to any more.
 
     Ray's processes notice within seconds or minutes that their driver was killed; until then they hold its memory
     and its trials go on writing. The mark is an environment variable, which passes on to processes that leave the
-    session, the process group, or what Slurm tracks.
+    session, the process group, or what Slurm tracks. Ray's agents lose it when they write their title over it: they
+    are known by the session that they share with those that bear it.
+
+    Args:
+        value: the mark's value.
+        sessions: those of processes that the caller has started and that may have ended.
     """
+    ours = set(sessions)
     deadline = time.monotonic() + _DEADLINE
-    while (bearers := list(_bearers(value))) and time.monotonic() < deadline:
-        for pid in bearers:
+    while (found := list(_bearers(value, ours))) and time.monotonic() < deadline:
+        for pid, session in found:
+            ours.add(session)
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(_PAUSE)  # the kernel tells only a parent when a process is gone
 
 
-def _bearers(value: str) -> Iterator[int]:
+def _bearers(value: str, sessions: Container[int]) -> Iterator[tuple[int, int]]:
+    """Yield the number and the session of each process that is to be ended."""
     mark = os.fsencode(f"{MARK}={value}")
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -58,8 +66,13 @@ def _bearers(value: str) -> Iterator[int]:
             variables = (entry / "environ").read_bytes().split(b"\0")
         except OSError:  # gone, or somebody else's
             continue
-        if mark in variables and is_alive(int(entry.name)):
-            yield int(entry.name)
+        stat = _stat(int(entry.name))
+        if stat is None or stat[0] in "ZX":
+            continue
+        session = int(stat[3])
+        overwritten = not variables[0].strip()
+        if mark in variables or (overwritten and session in sessions):
+            yield int(entry.name), session
 
 
 def _stat(pid: int) -> list[str] | None:

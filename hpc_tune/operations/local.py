@@ -204,7 +204,7 @@ def _drive(run: RunDir, attempt: Attempt, watcher: Watcher) -> Outcome:
                 start_new_session=True,  # a terminal's Ctrl-C reaches us alone; we pass it on
             )
             _follow(driver, attempt, watcher)
-            end_marked(str(attempt.path))
+            end_marked(str(attempt.path), sessions=[driver.pid])
     finally:
         shutil.rmtree(temp_dir, ignore_errors=True)
     if (outcome := attempt.outcome()) is None:

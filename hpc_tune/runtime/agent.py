@@ -21,6 +21,7 @@ from hpc_tune.process import end_marked
 from hpc_tune.run import RunDir
 from hpc_tune.runtime.environment import attempt_environment
 from hpc_tune.runtime.granted import Place, Resources
+from hpc_tune.runtime.guardian import guarded
 from hpc_tune.runtime.ray_node import RayNode, copy_ray_logs
 
 __all__ = ["Agent", "NodeFailed", "NodeSettings", "Terminated", "log"]
@@ -73,6 +74,7 @@ class Agent(ABC):
         )
         attempt.nodes_dir.mkdir(mode=0o700, exist_ok=True)
         self.log: BinaryIO = attempt.node_log(place.name).open("ab")
+        self._sessions: list[int] = []
         self._note("starting")
 
     @property
@@ -103,7 +105,7 @@ class Agent(ABC):
         """Take part until the attempt is over, and leave nothing behind; the exit code is 1 if this node failed."""
         failure = ""
         try:
-            with _private_temp_dir(self.settings.temp_dir) as self.temp_dir, self._cleaning_up():
+            with self._private_temp_dir() as self.temp_dir, self._cleaning_up():
                 self.environment = attempt_environment(
                     os.environ, self.attempt, self.settings.run.code, stop_file=self._stop_file
                 )
@@ -145,7 +147,11 @@ class Agent(ABC):
             self.terminated()
             raise
         finally:
-            end_marked(str(self.attempt.path))
+            end_marked(self._mark, self._sessions)
+
+    @property
+    def _mark(self) -> str:
+        return str(self.attempt.path)
 
     def _note(self, state: NodeState, reason: str = "", *, up: float | None = None, address: str = "") -> None:
         """Put on record what became of this node."""
@@ -161,29 +167,32 @@ class Agent(ABC):
 
     def new_ray(self) -> RayNode:
         """Import Ray in a process of its own, to be told later what to start."""
-        return RayNode(self.environment, self.log)
+        ray = RayNode(self.environment, self.attempt.node_log(self.place.name))
+        self._sessions.append(ray.session)
+        return ray
 
     def joined(self, address: str) -> None:
         """Put on record that this node is part of the cluster."""
         self._note("up", up=time.time(), address=address)
         self.say(f"joined after {self.seconds:.1f} s")
 
+    @contextmanager
+    def _private_temp_dir(self) -> Iterator[Path]:
+        """Yield a directory of ours alone on the node's own disk: Ray makes its own readable to everybody.
 
-@contextmanager
-def _private_temp_dir(root: Path) -> Iterator[Path]:
-    """Yield a directory of ours alone on the node's own disk: Ray makes its own readable to everybody.
-
-    Raises:
-        NodeFailed: if there is no room.
-    """
-    try:
-        free = shutil.disk_usage(root).free
-        if free < LEAST_FREE:
-            raise NodeFailed(f"{root} has {free // 2**20} MB free; Ray needs {LEAST_FREE // 2**20} MB")
-        path = Path(tempfile.mkdtemp(prefix="hpc-tune-", dir=root))
-    except OSError as error:
-        raise NodeFailed(f"no temporary directory can be made in {root}: {error.strerror}") from error
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+        Raises:
+            NodeFailed: if there is no room.
+        """
+        root = self.settings.temp_dir
+        try:
+            free = shutil.disk_usage(root).free
+            if free < LEAST_FREE:
+                raise NodeFailed(f"{root} has {free // 2**20} MB free; Ray needs {LEAST_FREE // 2**20} MB")
+            path = Path(tempfile.mkdtemp(prefix="hpc-tune-", dir=root))
+        except OSError as error:
+            raise NodeFailed(f"no temporary directory can be made in {root}: {error.strerror}") from error
+        with guarded(self._mark, path):
+            try:
+                yield path
+            finally:
+                shutil.rmtree(path, ignore_errors=True)

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from hpc_tune.runtime.granted import Resources
 from hpc_tune.runtime.network import Ports
@@ -28,6 +27,8 @@ OPEN_FILES = 65535
 STARTED = b"Ray runtime started."
 """What ``ray start`` prints once the node is part of the cluster."""
 _TAIL = 40
+_LAST_WORDS = 1.0
+"""Seconds to wait for what an ended process has said."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def raise_file_limit() -> None:
 class RayNode:
     """A ``ray start`` in the making or running, with what it says copied to a log as it comes."""
 
-    def __init__(self, environment: Mapping[str, str], log: BinaryIO) -> None:
+    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
         self._log = log
         self._last: deque[bytes] = deque(maxlen=_TAIL)
         self.up = threading.Event()
@@ -103,33 +104,30 @@ class RayNode:
 
     def _copy(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._last.append(line)
-            self._log.write(line)
-            self._log.flush()
-            if STARTED in line:
-                self.up.set()
+        with self._process.stdout as output, self._log.open("ab") as log:
+            for line in output:
+                self._last.append(line)
+                log.write(line)
+                log.flush()
+                if STARTED in line:
+                    self.up.set()
+
+    @property
+    def session(self) -> int:
+        """The session that all of this node's Ray lives in."""
+        return self._process.pid
 
     @property
     def exit_code(self) -> int | None:
         """The exit code of ``ray start``, or None while it runs."""
         return self._process.poll()
 
-    def end(self) -> None:
-        """End ``ray start``; the rest of the tree bears the attempt's mark."""
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._reader.join(timeout=5)  # a child may keep the pipe open until it is ended, too
-
-    def said(self) -> str:
-        """Return the last lines of the log."""
-        return b"".join(self._last).decode(errors="replace")
-
     def failure(self) -> str:
         """Return in one line what went wrong: the last error that Ray names, else its last words."""
-        lines = [line.strip() for line in self.said().splitlines() if line.strip()]
+        if self.exit_code is not None:
+            self._reader.join(timeout=_LAST_WORDS)  # they may still be in the pipe; a child may keep it open
+        said = b"".join(self._last).decode(errors="replace")
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
         named = [line for line in lines if _names_an_error(line)]
         return (named or lines or [f"exit code {self.exit_code}"])[-1][:300]
 

@@ -98,3 +98,29 @@ def test_a_process_may_have_any_name() -> None:
         assert is_alive(named.pid)
         end_marked("/runs/named")
         assert named.wait(timeout=5) == -signal.SIGKILL
+
+
+OVERWRITES = """
+import sys, time
+from ray._raylet import setproctitle
+setproctitle("ray::Agent")
+print("ready", flush=True)
+time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize("leader_lives", [True, False])
+def test_a_process_that_wrote_its_title_over_the_mark_is_found_by_its_session(leader_lives: bool) -> None:
+    start = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', sys.argv[1]]); time.sleep(100)"
+    command = [sys.executable, "-c", start, OVERWRITES]
+    environment = {MARK: "/runs/titled", "PATH": os.environ["PATH"]}  # short: all of it is written over
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, start_new_session=True) as leader:
+        assert leader.stdout is not None
+        leader.stdout.readline()
+        (agent,) = (int(pid) for pid in Path(f"/proc/{leader.pid}/task/{leader.pid}/children").read_text().split())
+        assert MARK.encode() not in Path(f"/proc/{agent}/environ").read_bytes()
+        if not leader_lives:
+            leader.kill()
+            leader.wait()
+        end_marked("/runs/titled", sessions=() if leader_lives else [leader.pid])
+        assert not is_alive(agent)
