@@ -46,6 +46,7 @@ def submit(planned: Plan, *, overrides: Sequence[str], slurm: Slurm) -> Submitte
         SlurmError: if Slurm refuses; nothing of the run is left then.
     """
     seed = planned.loaded.experiment.seed
+    first = not planned.run_path.parent.exists()
     run = RunDir.create(
         planned.run_path.parent,
         planned.loaded,
@@ -58,6 +59,9 @@ def submit(planned: Plan, *, overrides: Sequence[str], slurm: Slurm) -> Submitte
     except (SlurmError, RunError, OSError) as error:
         if not getattr(error, "outcome_unknown", False):  # the job may be there after all, and needs its run
             shutil.rmtree(run.path, ignore_errors=True)
+            if first:
+                with suppress(OSError):
+                    run.path.parent.rmdir()
         raise
     _link(run)
     return Submitted(run, job_id, planned)
