@@ -17,7 +17,6 @@ from hpc_tune_slurm.sandbox.daemons import Daemons
 from hpc_tune_slurm.sandbox.layout import Layout
 from hpc_tune_slurm.sandbox.waiting import wait_until
 
-from hpc_tune.errors import SlurmError
 from hpc_tune.operations import RunStatus, cancel, list_all, status
 from hpc_tune.slurm.client import Slurm
 from tests.sandbox.conftest import REQUEUE_DELAY, running
@@ -259,8 +258,6 @@ def test_slurmctld_is_down(forgotten: OnSandbox, forgetful_sandbox: Sandbox) -> 
         assert listed.returncode == 0
         assert "note: Slurm could not be asked" in listed.stdout
         assert made.command("logs", "--batch").returncode == 0
-        with pytest.raises(SlurmError):
-            cancel(made.run, slurm=made.slurm)
         refused = made.command("cancel")
         assert (refused.returncode, refused.stdout) == (4, "")
         assert "Traceback" not in refused.stderr
