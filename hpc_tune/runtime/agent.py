@@ -109,6 +109,8 @@ class Agent(ABC):
                 self.environment = attempt_environment(
                     os.environ, self.attempt, self.settings.run.code, stop_file=self._stop_file
                 )
+                # what trials and their libraries leave in it goes with it, too
+                self.environment.setdefault("TMPDIR", str(self.temp_dir))
                 self.work()
         except Terminated:
             self.say("Slurm ends the job")
