@@ -45,6 +45,7 @@ class Login:
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
             "LANG": "C.UTF-8",
+            **{name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ},
             **self.sandbox.env(),
             **self.environment,
         }

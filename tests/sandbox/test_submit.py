@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 from hpc_tune_slurm.sandbox import Sandbox
+from hpc_tune_slurm.sandbox.waiting import wait_until
 
-from tests.sandbox.login import Login, Submitted, leftovers
+from tests.sandbox.login import ATTEMPT_SECONDS, Login, Submitted, leftovers
 
 pytestmark = pytest.mark.slurm
 
@@ -63,8 +64,12 @@ class Finished:
     """Whether the dry run left the file system and Slurm's queue as they were."""
 
     def table(self, name: str) -> list[dict[str, str]]:
-        with (self.submitted.run.path / f"{name}.csv").open(newline="") as file:
-            return list(csv.DictReader(file))
+        return read_table(self.submitted.run.path, name)
+
+
+def read_table(run: Path, name: str) -> list[dict[str, str]]:
+    with (run / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 @contextmanager
@@ -179,20 +184,13 @@ FASHION_MNIST = Path(__file__).parents[2] / "experiments/fashion_mnist"
 
 
 def test_fashion_mnist_runs_to_its_tables_on_four_nodes(user: Login) -> None:
-    small = ("--set", "num_samples=4", "--set", "space.epochs=2", "--set", "trial_scheduler.grace_period=1")
+    changes = ("num_samples=4", "space.epochs=2", "trial_scheduler.max_t=2", "trial_scheduler.grace_period=1")
+    small = [word for change in changes for word in ("--set", change)]
     project = user.home / "fashion"
     project.mkdir()
-    submitted = user.submit(
-        project,
-        FASHION_MNIST / "asha.toml",
-        "--nodes=4",
-        "--gpus-per-node=1",
-        *small,
-        "--set",
-        "trial_scheduler.max_t=2",
-    )
+    submitted = user.submit(project, FASHION_MNIST / "asha.toml", "--nodes=4", "--gpus-per-node=1", *small)
     assert submitted.wait()["state"] == "completed", submitted.logs()
-    trials = Finished(submitted, {}, project, "", True).table("trials")
+    trials = read_table(submitted.run.path, "trials")
     assert [row["status"] for row in trials] == ["TERMINATED"] * 4
     assert max(float(row["mean_accuracy"]) for row in trials) > 50
     assert len({row["node"] for row in trials}) > 1
@@ -203,7 +201,7 @@ def test_without_sbatch_submit_says_what_else_there_is(user: Login, tmp_path: Pa
     programs.mkdir()
     for name in ("bash", "env"):
         (programs / name).symlink_to(shutil.which(name) or name)
-    project = user.project("", {"space": {}, "num_samples": 1}, name="unsent")
+    project = user.project("def train(config): ...", {"space": {}, "num_samples": 1}, name="unsent")
     done = user.hpc_tune("submit", "--nodes=2", cwd=project, env={"PATH": str(programs)}, exit_code=4)
     assert "sbatch" in done.stderr
     assert "hpc-tune run" in done.stderr
@@ -211,3 +209,74 @@ def test_without_sbatch_submit_says_what_else_there_is(user: Login, tmp_path: Pa
     assert sorted(each.name for each in project.iterdir()) == ["pyproject.toml", "search.json", "train.py"]
     dry_run = user.hpc_tune("submit", "--nodes=2", "--dry-run", cwd=project, env={"PATH": str(programs)})
     assert dry_run.stdout.startswith("#!/bin/bash\n")
+
+
+COUNTING = """\
+import tempfile, time
+from pathlib import Path
+from ray import tune
+
+def train(config):
+    begin, checkpoint = 0, tune.get_checkpoint()
+    if checkpoint:
+        with checkpoint.as_directory() as folder:
+            begin = int(Path(folder, "count").read_text())
+    for count in range(begin + 1, 601):
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "count").write_text(str(count))
+            tune.report({"score": count, "began_at": begin}, checkpoint=tune.Checkpoint.from_directory(folder))
+        if Path(config["open"]).exists() and count > begin:
+            return
+        time.sleep(0.1)
+"""
+"""Counts until somebody opens the gate, a minute at most."""
+
+
+@pytest.fixture(scope="module")
+def cancelled(user: Login) -> tuple[Submitted, str, str]:
+    """A search that was cancelled after a second job script of it had begun; what the commands said."""
+    space = {"open": str(user.home / "open")}
+    project = user.project(COUNTING, {"space": space, "trial": {"cpus": 1}, "checkpoint": {"keep": 2}}, name="counting")
+    submitted = user.submit(project, "--nodes=1", "--cpus-per-node=1")
+    wait_until(lambda: submitted.status()["best"], f"a first result\n{submitted.logs()}", ATTEMPT_SECONDS, 0.5)
+    second = Submitted(user, submitted.run, by_hand(submitted))
+    second.wait()
+    meanwhile = submitted.status()
+    assert (meanwhile["state"], len(meanwhile["attempts"])) == ("running", 1), submitted.logs()
+    said = user.hpc_tune("cancel", submitted.run.path).stdout
+    submitted.wait()
+    return submitted, second.run.job_log(second.job_id).read_text(), said
+
+
+def by_hand(submitted: Submitted) -> str:
+    """Send a run's job script as its owner would without us; return the job's id."""
+    login = submitted.login
+    return login.call(["sbatch", "--parsable", submitted.run.job_script], cwd=login.home).stdout.strip()
+
+
+def test_a_second_job_of_a_live_run_does_nothing_and_says_so(cancelled: tuple[Submitted, str, str]) -> None:
+    _, said, _ = cancelled
+    assert re.search(r"counting-\S+ is live: process \d+ on iris-169 is at work in it; job \d+ has nothing to do", said)
+    assert "Traceback" not in said
+
+
+def test_a_cancelled_search_has_saved_and_can_be_resumed(cancelled: tuple[Submitted, str, str]) -> None:
+    submitted, _, said = cancelled
+    status = submitted.status()
+    assert status["state"] == "cancelled"
+    assert status["next"] == [f"hpc-tune resume {submitted.run.path}"]
+    assert "hpc-tune resume" in said
+    assert status["trials"]["interrupted"] == 1
+    assert list(submitted.run.storage.glob("*/checkpoint_*"))
+    assert leftovers(submitted.login.sandbox, "iris-169") == []
+
+
+def test_a_job_script_sent_by_hand_goes_on_where_the_run_was(cancelled: tuple[Submitted, str, str]) -> None:
+    submitted, *_ = cancelled
+    (submitted.login.home / "open").touch()
+    again = Submitted(submitted.login, submitted.run, by_hand(submitted))
+    status = again.wait()
+    assert (status["state"], len(status["attempts"])) == ("completed", 2), again.logs()
+    (trial,) = read_table(submitted.run.path, "trials")
+    assert int(trial["began_at"]) > 0
+    assert int(trial["score"]) > int(trial["began_at"])
