@@ -43,6 +43,8 @@ class Progress:
     phases: dict[str, float] = field(default_factory=dict)
     """When the driver had reached what, in seconds since the epoch: ``driver_up`` (connected to Ray),
     ``first_trial`` (started), ``first_result``."""
+    lost: tuple[str, ...] = ()
+    """The IP addresses of nodes that had joined and are gone."""
     notes: tuple[str, ...] = ()
     """Things to know that are no errors, such as trials running on CPUs."""
 
@@ -57,8 +59,8 @@ class Progress:
         if record is None:
             return None
         best = record.pop("best")
-        notes = tuple(record.pop("notes"))
-        return cls(**record, best=Best(**best) if best else None, notes=notes)
+        notes, lost = tuple(record.pop("notes")), tuple(record.pop("lost", ()))
+        return cls(**record, best=Best(**best) if best else None, notes=notes, lost=lost)
 
 
 def improves(value: float, best: float | None, mode: str) -> bool:

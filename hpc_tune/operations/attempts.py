@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +85,8 @@ class NodeStatus:
 
     name: str
     state: str
-    """That of its record, or ``missing``: Slurm granted it, and its agent has not shown itself."""
+    """That of its record; or ``missing``: Slurm granted it, and its agent has not shown itself; or ``lost``: it had
+    joined and is gone without a word."""
     reason: str
     log: Path | None
     """What its agent and Ray said, if they said anything."""
@@ -93,7 +94,7 @@ class NodeStatus:
     @property
     def is_trouble(self) -> bool:
         """Whether it failed or did not come."""
-        return self.state in ("failed", "missing")
+        return self.state in ("failed", "lost", "missing")
 
 
 def nodes(each: AttemptFacts, job: JobInfo | None, *, at_work: bool) -> tuple[NodeStatus, ...]:
@@ -111,14 +112,16 @@ def nodes(each: AttemptFacts, job: JobInfo | None, *, at_work: bool) -> tuple[No
     missing = [name for name in granted if name not in {node.name for node in shown}]
     unnamed = max(0, each.record.nodes - len(shown) - len(missing))
     return (
-        *(_shown(attempt, node, at_work=at_work) for node in shown),
+        *(_shown(attempt, node, each.progress.lost if each.progress else (), at_work=at_work) for node in shown),
         *(NodeStatus(name, "missing", _absence(at_work), _log(attempt, name)) for name in missing),
         *(NodeStatus("?", "missing", _absence(at_work), None) for _ in range(unnamed)),
     )
 
 
-def _shown(attempt: Attempt, node: NodeRecord, *, at_work: bool) -> NodeStatus:
+def _shown(attempt: Attempt, node: NodeRecord, lost: Collection[str], *, at_work: bool) -> NodeStatus:
     log = _log(attempt, node.name)
+    if node.state == "up" and (node.address in lost or not at_work):
+        return NodeStatus(node.name, "lost", "it has fallen silent", log)
     if node.state == "starting" and not at_work:
         return NodeStatus(node.name, "failed", node.reason or "it did not join before the attempt ended", log)
     return NodeStatus(node.name, node.state, node.reason, log)

@@ -125,7 +125,7 @@ def _job(job: JobInfo, found: RunStatus) -> str:
 def _nodes(found: RunStatus) -> list[str]:
     if not found.nodes_asked:
         return []
-    joined = sum(node.state in ("up", "ended") for node in found.nodes)
+    joined = sum(node.state in ("up", "ended", "lost") for node in found.nodes)
     return [f"{joined} of {found.nodes_asked} joined", *(_node(each) for each in found.nodes if each.is_trouble)]
 
 

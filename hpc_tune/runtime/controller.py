@@ -23,6 +23,7 @@ from ray.tune.utils import flatten_dict
 from hpc_tune.errors import ExperimentError, Fault
 from hpc_tune.experiment.nearest import did_you_mean
 from hpc_tune.runtime.catch_up import catch_up
+from hpc_tune.runtime.node_loss import forgive_lost_node
 from hpc_tune.runtime.results_log import AUTOMATIC_KEYS
 from hpc_tune.runtime.scheduler_state import load_scheduler, save_scheduler
 from hpc_tune.runtime.snapshots import STATE_FILE, Snapshots
@@ -124,6 +125,11 @@ class SearchController(TuneController):
         self._mark_trial_to_checkpoint(trial)  # Ray forgets it for a trial that ends while it is paused
         if status in (Trial.TERMINATED, Trial.ERROR, Trial.PAUSED):
             self._checkpoint_manager.urgent = True
+
+    def _process_trial_failure(self, trial: Trial, exception: Any) -> None:
+        """Start a trial that died with its node again from its checkpoint, without charging it a failure."""
+        forgive_lost_node(exception)
+        super()._process_trial_failure(trial, exception=exception)
 
     def add_trial(self, trial: Trial) -> None:
         """Let as many worker processes be kept for reuse as there are; a new one costs seconds."""

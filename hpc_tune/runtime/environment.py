@@ -37,6 +37,10 @@ def attempt_environment(base: Mapping[str, str], attempt: Attempt, code: Path, s
         RAY_AUTH_MODE="token",
         RAY_AUTH_TOKEN_PATH=str(attempt.token_file),
         RAY_USAGE_STATS_ENABLED="0",
+        # a node that falls silent is given up after half a minute; by default it takes Ray more than one
+        RAY_health_check_period_ms="2000",
+        RAY_health_check_timeout_ms="5000",
+        RAY_health_check_failure_threshold="4",
         RAY_prestart_worker_first_driver="0",  # else a process per CPU, all importing Ray at once, before any trial
         RAY_CHDIR_TO_TRIAL_DIR="0",  # a trial works in its folder on the storage path; see trainable.py
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",  # results_log.py takes their place

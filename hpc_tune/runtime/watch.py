@@ -15,6 +15,7 @@ from ray.tune.utils import flatten_dict
 from ray.tune.utils.util import SafeFallbackEncoder
 
 from hpc_tune.progress import Best, Progress, improves
+from hpc_tune.runtime.node_loss import LostNodes
 
 __all__ = ["ProgressWriter"]
 
@@ -44,6 +45,7 @@ class ProgressWriter(Callback):
         self._total = total
         self._slots = slots
         self._phases = phases
+        self._lost = LostNodes()
         self._clock = clock
         self._begin = clock()
         self._written = float("-inf")
@@ -95,6 +97,7 @@ class ProgressWriter(Callback):
             eta_seconds=elapsed * left / self._finished if self._finished else None,
             elapsed=elapsed,
             phases=self._phases,
+            lost=self._lost.addresses(),
         )
         progress.write(self._path)
         self._written = self._clock()

@@ -1,0 +1,50 @@
+"""Nodes that an attempt loses, and trials that die with them through no fault of their own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+__all__ = ["LostNodes", "forgive_lost_node"]
+
+INTERVAL = 5.0
+"""Seconds between two looks at Ray's list of nodes."""
+
+_NODE_DIED = "its node has died"
+"""How Ray's global control store explains such a death; the exception holds no code for it."""
+
+
+def forgive_lost_node(exception: Any) -> bool:
+    """Keep Tune from counting a trial's death as the trial's failure when its node died.
+
+    Ray has the notion of an actor that was preempted, for nodes that were drained; one that vanished is no different.
+
+    Returns:
+        Whether the trial died with its node.
+    """
+    if not isinstance(exception, RayActorError) or _NODE_DIED not in str(exception):
+        return False
+    exception._preempted = True
+    return True
+
+
+class LostNodes:
+    """The addresses of nodes that had joined and are gone."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._looked = float("-inf")
+        self._lost: tuple[str, ...] = ()
+
+    def addresses(self) -> tuple[str, ...]:
+        """Return them, as of a few seconds ago."""
+        if self._clock() - self._looked >= INTERVAL:
+            self._looked = self._clock()
+            nodes = ray.nodes()
+            alive = {node["NodeManagerAddress"] for node in nodes if node["Alive"]}
+            self._lost = tuple(sorted({node["NodeManagerAddress"] for node in nodes} - alive))
+        return self._lost
