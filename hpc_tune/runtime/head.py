@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -9,11 +10,13 @@ from contextlib import suppress
 from dataclasses import replace
 
 from hpc_tune.attempt import Attempt, Head, Outcome
+from hpc_tune.errors import SlurmError
 from hpc_tune.progress import Progress
 from hpc_tune.runtime.agent import Agent, NodeFailed, NodeSettings
 from hpc_tune.runtime.granted import Place
 from hpc_tune.runtime.network import answers, free_ports, head_address
 from hpc_tune.runtime.ray_node import RayNode, RayNodeSpec
+from hpc_tune.slurm.client import Slurm
 
 __all__ = ["HeadAgent"]
 
@@ -25,6 +28,8 @@ _LOOK = 0.5
 """Seconds between two looks at a running attempt."""
 _LAST_WORDS = 10.0
 """Seconds that the driver gets to save the search when Slurm ends the job."""
+_LEAVE = 30.0
+"""Seconds that the other agents get to leave after the attempt is over."""
 
 
 class HeadAgent(Agent):
@@ -36,6 +41,7 @@ class HeadAgent(Agent):
         self._driver: subprocess.Popen[bytes] | None = None
         self._stop_passed_on = False
         self._all_counted = False
+        self._slurm_ends = False
 
     def work(self) -> None:
         """Start the driver, which imports meanwhile, and the head; follow both to the end."""
@@ -112,6 +118,7 @@ class HeadAgent(Agent):
 
     def terminated(self) -> None:
         """Give the driver a moment to save. Its own SIGTERM came with ours; a second one says: at once."""
+        self._slurm_ends = True
         cause = self.settings.run.stop_cause(self.place.job)
         reason = {"walltime": "the walltime is over", "cancelled": "it was cancelled"}.get(cause, "Slurm ended the job")
         self.attempt.end(Outcome("interrupted", reason, exit_code=1, cause=cause))
@@ -129,6 +136,32 @@ class HeadAgent(Agent):
         record = self.attempt.record()
         if record is not None:
             replace(record, phases=self._phases | self._driver_phases()).write(self.attempt.record_file)
+        if not self._slurm_ends:
+            self._see_off()
+
+    def _see_off(self) -> None:
+        """End the job step if agents do not leave it: one that hangs would hold the job until its walltime."""
+        deadline = time.monotonic() + _LEAVE
+        while staying := self._staying():
+            if time.monotonic() > deadline or staying <= self._lost():
+                self.say(f"{', '.join(sorted(staying))} should have left by now: ending the job step")
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is for all agents
+                with suppress(SlurmError):
+                    Slurm().cancel([self.place.step])
+                return
+            time.sleep(_LOOK)
+
+    def _staying(self) -> set[str]:
+        """Return the nodes whose agents have not said that they end."""
+        record = self.attempt.record()
+        left = {node.name for node in self.attempt.nodes() if node.state in ("failed", "ended")}
+        return set(record.job.nodes if record and record.job else ()) - left
+
+    def _lost(self) -> set[str]:
+        """Return the nodes that fell silent while the search went on: they will not say anything any more."""
+        progress = Progress.read(self.attempt.progress_file)
+        lost = progress.lost if progress else ()
+        return {node.name for node in self.attempt.nodes() if node.address in lost}
 
     def _failed(self, reason: str) -> Outcome:
         """Return the outcome where this node failed: the next attempt may do better unless this one never began."""
