@@ -34,14 +34,14 @@ def run(
     runs_dir: Path,
     as_json: bool,
 ) -> None:
-    r"""Run the whole search of EXPERIMENT on this machine, without Slurm.
+    """Run the whole search of EXPERIMENT on this machine, without Slurm.
 
     Ctrl-C saves the search, and "hpc-tune resume" continues it; a second Ctrl-C ends it at once.
 
     \b
     hpc-tune run experiments/fashion_mnist/asha.toml
     hpc-tune run search.toml --set num_samples=2 --set 'space.lr={loguniform=[1e-4, 1e-1]}'
-    """
+    """  # noqa: D301 - click's mark for lines to leave as they are
     from hpc_tune import operations, render
 
     chosen = experiment or operations.default_experiment(Path.cwd())
@@ -70,7 +70,7 @@ def resume(
     as_json: bool,
     **allocation: Any,
 ) -> None:
-    r"""Continue an interrupted or failed RUN, on Slurm if it was submitted, else on this machine.
+    """Continue an interrupted or failed RUN, on Slurm if it was submitted, else on this machine.
 
     Finished trials stay finished, the others go on from their last checkpoints. The run keeps to the snapshot of
     the experiment that it began with; its allocation may change.
@@ -78,7 +78,7 @@ def resume(
     \b
     hpc-tune resume
     hpc-tune resume my-search --nodes 2 --time 12h
-    """
+    """  # noqa: D301 - click's mark for lines to leave as they are
     from hpc_tune import operations, render
 
     found, changes = find(runs_dir, run), allocation_overrides(**allocation)

@@ -32,11 +32,11 @@ def list_sites(as_json: bool) -> None:
 @click.argument("name", required=False)
 @json_option
 def show(name: str | None, as_json: bool) -> None:
-    r"""Show the profile NAME as TOML, or the one that jobs from here would use.
+    """Show the profile NAME as TOML, or the one that jobs from here would use.
 
     \b
     hpc-tune site show iris > ~/.config/hpc-tune/sites/iris.toml     # a copy of your own, to edit
-    """
+    """  # noqa: D301 - click's mark for lines to leave as they are
     from hpc_tune import operations, render
     from hpc_tune.slurm.client import Slurm
 

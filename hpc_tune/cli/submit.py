@@ -37,7 +37,7 @@ def submit(
     as_json: bool,
     **allocation: Any,
 ) -> None:
-    r"""Send the search of EXPERIMENT to Slurm.
+    """Send the search of EXPERIMENT to Slurm.
 
     A Ray starts over the job's nodes and runs the trials; when the walltime is near they save, and the search goes on
     in the next attempt. The tables are written when it ends, however that comes.
@@ -46,7 +46,7 @@ def submit(
     hpc-tune submit --nodes 4
     hpc-tune submit search.toml --nodes 2 --time 8h --partition gpu --set num_samples=100
     hpc-tune submit search.toml --dry-run > job.sbatch
-    """
+    """  # noqa: D301 - click's mark for lines to leave as they are
     from hpc_tune import operations, render
     from hpc_tune.slurm.client import Slurm
 

@@ -48,12 +48,15 @@ def main():
     start = len((HERE / "starts").read_text().splitlines())
 """
 STAY = "    started(); time.sleep(100)\n"
-SERVE = "    head = socket.create_server(('', int(option('port')))); started(); time.sleep(100)\n"
+SERVE = f"""\
+    if option("port"): head = socket.create_server(("", int(option("port"))))
+{STAY}"""
 TAKEN = "    print('OSError: [Errno 98] Address already in use'); sys.exit(1)\n"
 TAKEN_ONCE = f"    if start == 1: print('OSError: [Errno 98] Address already in use'); sys.exit(1)\n{STAY}"
 SLURM = {
     "SLURM_JOB_ID": "4711", "SLURM_NTASKS": "2", "SLURM_JOB_NODELIST": "iris-[169-170]", "SLURM_CPUS_ON_NODE": "4",
 }  # fmt: skip
+ALONE = {"SLURM_NTASKS": "1", "SLURM_JOB_NODELIST": "iris-169"}
 
 
 def until(condition: Callable[[], Any], seconds: float = 20) -> bool:
@@ -367,14 +370,14 @@ def test_a_temporary_directory_that_is_missing(job: Job, monkeypatch: pytest.Mon
 # ------------------------------------------------------------------------------- the head
 
 
-def test_the_head_makes_the_attempt_and_publishes_its_address(job: Job) -> None:
+def test_two_agents_form_a_cluster(job: Job) -> None:
     job.ray_does(SERVE)
     begun = time.time()
-    code, output = ended(job.agent(0, f"--job-start={begun - 2}", "--min-nodes=2", "--interface=lo"))
-    assert code == 0
+    agents = [job.agent(rank, f"--job-start={begun - 2}", "--min-nodes=2", "--interface=lo") for rank in (0, 1)]
+    assert [ended(agent)[0] for agent in agents] == [0, 0]
     (attempt,) = job.run.attempts()
     head = Head.read(attempt.head_file)
-    (start,) = job.starts()
+    (start,) = (each for each in job.starts() if "port" in each)
     assert head is not None
     assert (head.address, head.node) == (f"127.0.0.1:{start['port']}", "iris-169")
     assert start["node-ip-address"] == "127.0.0.1"
@@ -388,7 +391,8 @@ def test_the_head_makes_the_attempt_and_publishes_its_address(job: Job) -> None:
     outcome = attempt.outcome()  # the driver's own: it came as far as joining
     assert outcome is not None
     assert (outcome.ending, outcome.reason) == ("failed", f"ValueError: joined {head.address}")
-    assert job.nothing_is_left(attempt), output
+    assert [each.state for each in attempt.nodes()] == ["ended", "ended"]
+    assert job.nothing_is_left(attempt)
 
 
 @pytest.mark.parametrize(
@@ -409,7 +413,7 @@ def test_a_head_that_fails_ends_the_attempt_with_the_reason(
     job: Job, options: list[str], body: str, reason: str
 ) -> None:
     job.ray_does(body)
-    code, output = ended(job.agent(0, *options))
+    code, output = ended(job.agent(0, *options, **ALONE))
     assert code == 1
     (attempt,) = job.run.attempts()
     assert node(attempt, "iris-169").state == "failed"
@@ -425,7 +429,7 @@ def test_a_head_that_fails_ends_the_attempt_with_the_reason(
 
 def test_a_head_tries_other_ports(job: Job) -> None:
     job.ray_does(f"    if start < 3: print('OSError: taken'); sys.exit(1)\n{SERVE}")
-    assert ended(job.agent(0, "--interface=lo"))[0] == 0
+    assert ended(job.agent(0, "--interface=lo", **ALONE))[0] == 0
     starts = job.starts()
     assert len({start["port"] for start in starts}) == len(starts) == 3
 
@@ -434,7 +438,7 @@ def test_slurm_ends_the_job_of_a_head(job: Job) -> None:
     """The driver hangs in user code: the attempt is interrupted, not failed, and nobody waits for it for long."""
     job.ray_does(SERVE)
     (job.stand_in.parent / "__init__.py").write_text("import time\ndef init(**given): time.sleep(100)\n")
-    agent = job.agent(0, "--interface=lo")
+    agent = job.agent(0, "--interface=lo", **ALONE)
     assert until(lambda: [attempt for attempt in job.run.attempts() if is_up(attempt, "iris-169")()])
     (attempt,) = job.run.attempts()
     agent.terminate()

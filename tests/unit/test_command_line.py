@@ -88,6 +88,7 @@ def test_every_command_and_option_is_documented(name: str) -> None:
     result = call(*name.split(), "--help")
     assert result.exit_code == 0
     assert command.help
+    assert "\\b" not in result.stdout  # click's mark, if it is not taken for one
     assert command.get_short_help_str(200).endswith(".")
     for parameter in command.params:
         if isinstance(parameter, click.Option):

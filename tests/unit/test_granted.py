@@ -151,14 +151,10 @@ def test_a_node_without_shared_memory(tmp_path: Path) -> None:
 
 def test_the_place_of_a_task() -> None:
     found = Place.from_environment(IRIS)
-    assert found == Place(
-        job=SlurmJob("4711", 0, "iris", "gpu"),
-        rank=2,
-        nodes=4,
-        name="iris-171",
-        node_list="iris-[169-172]",
-        launch_address="172.17.0.169",
-    )
+    assert found.job == SlurmJob("4711", 0, "iris", "gpu")
+    assert (found.rank, found.nodes, found.name) == (2, 4, "iris-171")
+    assert found.node_list == "iris-[169-172]"
+    assert found.launch_address == "172.17.0.169"
     assert Place.from_environment(on_iris(SLURM_RESTART_COUNT="3")).job.restart_count == 3
 
 
