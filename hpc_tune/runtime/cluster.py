@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 _PAUSE = 0.05
 """Seconds between two looks at the run directory or at Ray's list of nodes while a cluster forms."""
+_LOOK = 1.0
+"""Seconds between two looks at the records of all nodes."""
 
 
 class Cluster(Protocol):
@@ -67,6 +69,7 @@ class SlurmRay:
         self._record = record
         self._begun = time.monotonic()
         self._timeout = start_timeout
+        self._look = 0.0
         self.nodes = [Node(record.cpus, record.gpus)] * record.nodes
 
     def connect(self) -> None:
@@ -90,15 +93,24 @@ class SlurmRay:
     def _has_quorum(self) -> bool:
         import ray
 
-        return sum(bool(node["Alive"]) for node in ray.nodes()) >= self._record.min_nodes
+        if sum(bool(node["Alive"]) for node in ray.nodes()) >= self._record.min_nodes:
+            return True
+        if time.monotonic() > self._look:
+            self._look = time.monotonic() + _LOOK
+            failed = sum(node.state == "failed" for node in self._attempt.nodes())
+            if self._record.nodes - failed < self._record.min_nodes:
+                raise self._in_vain("")
+        return False
 
     def _wait_for(self, condition: Callable[[], T | None], failure: str) -> T:
         while not (found := condition()):
-            seconds = time.monotonic() - self._begun
-            if seconds > self._timeout:
-                raise RunError(
-                    failure or self._attempt.joined_sentence(seconds),
-                    hint=f"see hpc-tune status {self._attempt.run_path}, and the logs in {self._attempt.nodes_dir}",
-                )
+            if time.monotonic() - self._begun > self._timeout:
+                raise self._in_vain(failure)
             time.sleep(_PAUSE)
         return found
+
+    def _in_vain(self, failure: str) -> RunError:
+        return RunError(
+            failure or self._attempt.joined_sentence(time.monotonic() - self._begun),
+            hint=f"see hpc-tune status {self._attempt.run_path}, and the logs in {self._attempt.nodes_dir}",
+        )

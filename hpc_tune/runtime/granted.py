@@ -27,6 +27,8 @@ class Place:
     """Which node of which job an agent is."""
 
     job: SlurmJob
+    step: str
+    """The job step's id: ``4711.0``."""
     rank: int
     """0 is the head; Slurm puts it on the node that also runs the batch script."""
     nodes: int
@@ -52,6 +54,7 @@ class Place:
             )
             return cls(
                 job=job,
+                step=f"{job.job_id}.{environment.get('SLURM_STEP_ID', '0')}",
                 rank=int(environment["SLURM_PROCID"]),
                 nodes=int(environment["SLURM_NTASKS"]),
                 name=environment.get("SLURMD_NODENAME") or os.uname().nodename,
