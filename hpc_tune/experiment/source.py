@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -29,6 +30,9 @@ def check_reference(key: str, reference: Any, folder: Path) -> Fault | None:
     if not target.endswith(".py"):
         return None
     path = folder / target
+    if not Path(os.path.normpath(path)).is_relative_to(folder) or Path(target).is_absolute():
+        problem = f"{target} is not inside {folder}, the experiment's folder, of which a run keeps a snapshot"
+        return Fault(key, problem, "put the experiment file into the folder of the code, and name it from there")
     if not path.is_file():
         return Fault(key, f"there is no file {path}", did_you_mean(target, [file.name for file in folder.glob("*.py")]))
     try:

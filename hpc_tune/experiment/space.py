@@ -1,7 +1,8 @@
 """The search space as it is written in an experiment file.
 
 A one-key table whose key names a domain, such as ``{ loguniform = [1e-4, 1e-1] }``, is a domain of Ray Tune with
-the same name and positional arguments. Any other table is a nested space, and anything else a constant.
+the same name and positional arguments. Any other table is a nested space, and anything else a constant. A domain that
+would pass for either, beside other keys or inside a list, is refused.
 """
 
 from __future__ import annotations
@@ -133,6 +134,7 @@ def parse_space(written: Mapping[str, Any], *, key: str = "space") -> dict[str, 
 
 def _parse(value: Any, key: str, faults: list[Fault]) -> Any:
     if not isinstance(value, Mapping):
+        _refuse_inside(value, key, faults)
         return value
     if len(value) == 1:
         ((kind, args),) = value.items()
@@ -143,7 +145,31 @@ def _parse(value: Any, key: str, faults: list[Fault]) -> Any:
         if isinstance(args, list) and (match := nearest(kind, DOMAINS, cutoff=0.75)) is not None:
             faults.append(Fault(key, f"unknown domain {kind!r}", f"did you mean {match!r}?"))
             return value
+    for kind, args in value.items():
+        if kind in DOMAINS and isinstance(args, list):
+            others = ", ".join(name for name in value if name != kind)
+            advice = f"write {{ {kind} = {args} }} alone, or rename the key if it is no domain"
+            faults.append(Fault(key, f"the domain {kind} stands beside {others}", advice))
+            return value
     return {name: _parse(inner, f"{key}.{name}", faults) for name, inner in value.items()}
+
+
+def _refuse_inside(value: Any, key: str, faults: list[Fault]) -> None:
+    """Find the first domain in a list: a trial would get it as it is written."""
+    if (found := _domain_in(value)) is not None:
+        problem = f"the domain {found} is inside a list, where it is not searched"
+        faults.append(Fault(key, problem, "give it a key of its own, and have the trainable build the list"))
+
+
+def _domain_in(value: Any) -> str | None:
+    if isinstance(value, Mapping):
+        kinds = [str(kind) for kind, args in value.items() if kind in DOMAINS and isinstance(args, list)]
+        if kinds:
+            return kinds[0]
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return None
+    return next((found for inner in value if (found := _domain_in(inner)) is not None), None)
 
 
 def _parse_domain(kind: str, args: Any, key: str, faults: list[Fault]) -> Domain:
@@ -153,4 +179,6 @@ def _parse_domain(kind: str, args: Any, key: str, faults: list[Fault]) -> Domain
     problem = DOMAINS[kind](args)
     if problem is not None:
         faults.append(Fault(key, f"{kind}: {problem}"))
+    else:
+        _refuse_inside(args, key, faults)
     return Domain(kind, tuple(args))

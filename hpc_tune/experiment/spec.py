@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator
 
 from hpc_tune.experiment.algorithms import Algorithm, Fifo, Random, SearcherSpec, TrialSchedulerSpec
 from hpc_tune.experiment.allocation import Allocation
@@ -115,25 +115,22 @@ class Experiment(BaseModel):
 
     @field_validator("searcher")
     @classmethod
-    def _searcher(cls, value: Any) -> Any:
-        return _algorithm(value, _SEARCHER, "suggest", "next_trial")  # a Searcher, a SearchAlgorithm
+    def _searcher(cls, value: Any, info: ValidationInfo) -> Any:
+        chosen = _algorithm(value, _SEARCHER, "suggest", "next_trial")  # a Searcher, a SearchAlgorithm
+        if isinstance(chosen, Algorithm) and not isinstance(chosen, Random):
+            leaves = flatten(info.data.get("space", {}), "space")
+            grids = [key for key, domain in leaves if isinstance(domain, Domain) and domain.kind == "grid"]
+            if grids:
+                raise ValueError(
+                    f"{grids[0]} is a grid, which the searcher {chosen.name!r} cannot search;"
+                    " write { choice = [...] }, or leave out [searcher]"
+                )
+        return chosen
 
     @field_validator("trial_scheduler")
     @classmethod
     def _trial_scheduler(cls, value: Any) -> Any:
         return _algorithm(value, _TRIAL_SCHEDULER, "on_trial_result")
-
-    @model_validator(mode="after")
-    def _grid_needs_random(self) -> Experiment:
-        if isinstance(self.searcher, Algorithm) and self.searcher.name != "random":
-            leaves = flatten(self.space, "space")
-            grids = [key for key, value in leaves if isinstance(value, Domain) and value.kind == "grid"]
-            if grids:
-                raise ValueError(
-                    f"{grids[0]} is a grid, which the searcher {self.searcher.name!r} cannot search;"
-                    " write { choice = [...] }, or leave out [searcher]"
-                )
-        return self
 
     @property
     def grid_size(self) -> int:
@@ -189,10 +186,12 @@ def spec_hash(spec: Mapping[str, Any]) -> str:
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return sentences for each search key that differs between two plain specs."""
-    before = dict(flatten({key: old.get(key) for key in SEARCH_KEYS}, ""))
-    after = dict(flatten({key: new.get(key) for key in SEARCH_KEYS}, ""))
-    changes = []
-    for key in [*before, *(key for key in after if key not in before)]:
-        if before.get(key) != after.get(key):
-            changes.append(f"{key} was {json.dumps(before.get(key))}, is {json.dumps(after.get(key))}")
-    return changes
+    before, after = ({key: json.dumps(value) for key, value in _searched(spec)} for spec in (old, new))
+    keys = [*before, *(key for key in after if key not in before)]
+    pairs = [(key, before.get(key, "null"), after.get(key, "null")) for key in keys]
+    # compared as they are written, like the hash: to Python 1, 1.0 and true are equal
+    return [f"{key} was {was}, is {is_now}" for key, was, is_now in pairs if was != is_now]
+
+
+def _searched(spec: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield from flatten({key: spec.get(key) for key in SEARCH_KEYS}, "")

@@ -373,7 +373,6 @@ def test_a_grid_with_a_searcher_is_refused(project: Any) -> None:
     assert project.load(searcher={"name": "random"}, space=space).experiment.grid_size == 2
 
 
-@pytest.mark.xfail(strict=True, reason="the grid is looked at only when nothing else is wrong")
 def test_a_grid_with_a_searcher_is_among_all_faults(project: Any) -> None:
     faults = project.faults("metric", searcher={"name": "optuna"}, space={"layers": {"grid": [1]}})
     assert len(faults) == 2

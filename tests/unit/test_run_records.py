@@ -22,7 +22,7 @@ import pytest
 
 from hpc_tune import __version__
 from hpc_tune.attempt import Outcome
-from hpc_tune.errors import RunBusy, RunError, RunNotFound
+from hpc_tune.errors import ExperimentError, RunBusy, RunError, RunNotFound
 from hpc_tune.experiment.load import load_experiment
 from hpc_tune.experiment.spec import changed_keys, spec_hash
 from hpc_tune.operations import resume
@@ -96,11 +96,16 @@ def test_a_run_is_loaded_again_from_what_it_keeps(project: Any, runs_dir: Path, 
     assert changed_keys(run.record()["spec"], json.loads(again.stdout)) == []
 
 
-@pytest.mark.xfail(strict=True, reason="accepted on the login node; the driver does not find it in the snapshot")
-def test_a_trainable_outside_the_experiments_folder_is_refused_or_kept(project: Any, runs_dir: Path) -> None:
-    path = project.write("experiments/search.json", json.dumps(project.spec(trainable="../train.py:train")))
-    run = RunDir.create(runs_dir, load_experiment(path), overrides=[], seed=1, command=[])
-    load_experiment(run.experiment_file, [], folder=run.code)
+@pytest.mark.parametrize("reference", ["../train.py:train", "../experiments/../train.py:train", "{absolute}:train"])
+def test_a_trainable_outside_the_experiments_folder_is_refused(project: Any, reference: str) -> None:
+    """The snapshot would not hold it."""
+    spec = project.spec(trainable=reference.format(absolute=project.path / "train.py"))
+    path = project.write("experiments/search.json", json.dumps(spec))
+    with pytest.raises(ExperimentError) as caught:
+        load_experiment(path)
+    (fault,) = caught.value.faults
+    assert f"is not inside {path.parent}, the experiment's folder" in str(fault)
+    assert "put the experiment file into the folder of the code" in str(fault)
 
 
 def test_two_runs_of_one_second_get_two_names(project: Any, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

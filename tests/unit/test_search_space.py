@@ -140,14 +140,34 @@ def test_what_is_no_domain_is_left_alone() -> None:
     assert parse_space(space) == space
 
 
-@pytest.mark.xfail(strict=True, reason="taken for a nested space: the trial gets two lists instead of a number")
 @pytest.mark.parametrize("table", [{"uniform": [0, 1], "q": 0.1}, {"uniform": [0, 1], "loguniform": [1e-4, 1]}])
 def test_a_domain_beside_other_keys_is_refused(table: dict[str, Any]) -> None:
-    with pytest.raises(SpaceFaults):
-        parse_space({"lr": table})
+    with pytest.raises(SpaceFaults) as caught:
+        parse_space({"deep": {"lr": table}})
+    (fault,) = caught.value.faults
+    assert str(fault).startswith(f"space.deep.lr: the domain uniform stands beside {list(table)[1]}")
+    assert "write { uniform = [0, 1] } alone" in str(fault)
 
 
-@pytest.mark.xfail(strict=True, reason="domains inside lists reach the trial as tables")
-def test_a_domain_in_a_list_is_searched_or_refused() -> None:
-    with pytest.raises(SpaceFaults):
-        parse_space({"layers": [{"randint": [16, 64]}, 10]})
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"randint": [16, 64]}, 10],
+        [10, [{"randint": [16, 64]}]],
+        [{"units": {"randint": [16, 64]}}],
+        {"choice": [{"randint": [16, 64]}, 10]},
+        {"grid": [{"units": {"randint": [16, 64]}}]},
+    ],
+)
+def test_a_domain_in_a_list_is_refused(value: Any) -> None:
+    with pytest.raises(SpaceFaults) as caught:
+        parse_space({"layers": value})
+    (fault,) = caught.value.faults
+    assert str(fault).startswith("space.layers: the domain randint is inside a list")
+
+
+def test_lists_and_tables_without_domains_are_values() -> None:
+    space = {"layers": [{"units": 3}, [1, {"kind": "uniform"}]], "uniform": {"lower": 1, "upper": 2}}
+    assert parse_space(space) == space
+    chosen = parse_space({"layers": {"choice": [[16, 32], {"units": [64]}]}})
+    assert chosen == {"layers": Domain("choice", ([16, 32], {"units": [64]}))}
