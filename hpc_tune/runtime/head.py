@@ -143,7 +143,7 @@ class HeadAgent(Agent):
         """End the job step if agents do not leave it: one that hangs would hold the job until its walltime."""
         deadline = time.monotonic() + _LEAVE
         while staying := self._staying():
-            if time.monotonic() > deadline or staying <= self._lost():
+            if time.monotonic() > deadline or staying <= self._silent():
                 self.say(f"{', '.join(sorted(staying))} should have left by now: ending the job step")
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is for all agents
                 with suppress(SlurmError):
@@ -157,11 +157,16 @@ class HeadAgent(Agent):
         left = {node.name for node in self.attempt.nodes() if node.state in ("failed", "ended")}
         return set(record.job.nodes if record and record.job else ()) - left
 
-    def _lost(self) -> set[str]:
-        """Return the nodes that fell silent while the search went on: they will not say anything any more."""
+    def _silent(self) -> set[str]:
+        """Return the nodes that will say nothing any more: the lost ones, and those that never came.
+
+        The agent of one that comes just now has nothing to clear up.
+        """
         progress = Progress.read(self.attempt.progress_file)
         lost = progress.lost if progress else ()
-        return {node.name for node in self.attempt.nodes() if node.address in lost}
+        shown = self.attempt.nodes()
+        absent = self._staying() - {node.name for node in shown}
+        return absent | {node.name for node in shown if node.address in lost}
 
     def _failed(self, reason: str) -> Outcome:
         """Return the outcome where this node failed: the next attempt may do better unless this one never began."""
