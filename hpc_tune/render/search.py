@@ -25,6 +25,8 @@ __all__ = ["LineWatcher", "TableWatcher", "watcher"]
 
 LINE_INTERVAL = 10.0
 """Seconds between two progress lines when nothing else calls for one."""
+LEAST_INTERVAL = 2.0
+"""Seconds between two progress lines when trials end faster than anybody reads."""
 
 
 def _best(best: Best, metric: str) -> str:
@@ -52,12 +54,14 @@ class LineWatcher(Watcher):
             click.echo(f"note: {note}")
 
     def progress(self, progress: Progress) -> None:
-        """Print a line when a trial has ended or the best has changed, and every ten seconds."""
+        """Print a line when a trial has ended or the best has changed, in time, and every ten seconds."""
         over = (progress.states.get("TERMINATED", 0), progress.states.get("ERROR", 0))
         state = (progress.phase, over, progress.best.trial_id if progress.best else None)
         now = time.monotonic()
-        if state == self._last and now - self._printed < LINE_INTERVAL:
-            return
+        if self._last[:1] == state[:1]:
+            interval = LINE_INTERVAL if state == self._last else LEAST_INTERVAL
+            if now - self._printed < interval:
+                return
         self._last, self._printed = state, now
         click.echo(_line(progress, self._metric))
 
