@@ -65,6 +65,22 @@ class Search:
         with (self.directory / f"{name}.csv").open(newline="") as file:
             return list(csv.DictReader(file))
 
+    def reported(self) -> int:
+        """Return how many results all runs' trials have reported so far."""
+        return sum(len(path.read_bytes().splitlines()) for path in self.runs_dir.glob("*/storage/*/result.json"))
+
+    @staticmethod
+    def driver_of(process: subprocess.Popen[str]) -> int:
+        """Return the id of the process that runs Tune for a command."""
+        (driver,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        return int(driver)
+
+    def kill_driver(self, process: subprocess.Popen[str], number: int) -> None:
+        """Send a command's driver a signal, and wait until the command has ended, as interrupted."""
+        os.kill(self.driver_of(process), number)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 1, output
+
     def end(self) -> None:
         for process in self._started:
             if process.poll() is None:

@@ -47,11 +47,6 @@ def _ledger(path: Path) -> Counter[str]:
     return Counter(path.read_text().splitlines()) if path.exists() else Counter()
 
 
-def _driver_of(process_id: int) -> int:
-    (driver,) = Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
-    return int(driver)
-
-
 @pytest.mark.parametrize(
     ("number", "to_driver"), [(signal.SIGINT, False), (signal.SIGTERM, True), (signal.SIGKILL, True)], ids=str
 )
@@ -59,7 +54,7 @@ def test_an_interrupted_search_ends_as_if_it_had_not_been(search: Search, number
     ledger = _write_ledger_search(search)
     process = search.start("run", "search.json")
     wait_until(lambda: sum(_ledger(ledger).values()) >= 16, what="the third pair of trials")
-    os.kill(_driver_of(process.pid) if to_driver else process.pid, number)
+    os.kill(search.driver_of(process) if to_driver else process.pid, number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1, output
     assert f"hpc-tune resume {search.directory}" in output
@@ -79,6 +74,22 @@ def test_an_interrupted_search_ends_as_if_it_had_not_been(search: Search, number
         for step in range(6):
             score = score * 1.5 + float(row["config/lr"]) * step
         assert float(row["score"]) == pytest.approx(score), "every step was done once, in order"
+
+
+def test_a_driver_killed_at_the_first_trial_leaves_nothing_behind(search: Search) -> None:
+    """Optuna draws its trials' ids and configs by chance: what has begun must be on record before it begins."""
+    ledger = _write_ledger_search(search, searcher={"name": "optuna"}, num_samples=3)
+    process = search.start("run", "search.json")
+    wait_until(lambda: any(search.runs_dir.glob("*/storage/*/params.json")), what="the first trial")
+    search.kill_driver(process, signal.SIGKILL)
+    begun = {path.parent.name for path in search.directory.glob("storage/*/params.json")}
+    assert sum(_ledger(ledger).values()) < 6, "no trial has ended"
+    search.call("resume")
+    trials = {row["trial_id"] for row in search.table()}
+    assert {row["iterations"] for row in search.table()} == {"6"}
+    assert len(trials) == 3
+    assert begun <= trials
+    assert {path.name for path in search.directory.glob("storage/*/")} == trials
 
 
 def test_a_second_interrupt_ends_at_once(search: Search) -> None:
@@ -176,15 +187,9 @@ def test_a_full_disk_stops_cleanly_and_the_run_goes_on_after_making_room(search:
 def test_pbt_on_fashion_mnist_survives(search: Search, number: int) -> None:
     search.folder.mkdir()
     process = search.start("run", str(PBT))
-    wait_until(lambda: _reported(search) >= 14, seconds=180, what="the second generation")
-    os.kill(_driver_of(process.pid), number)
-    process.communicate(timeout=60)
-    assert process.returncode == 1
+    wait_until(lambda: search.reported() >= 14, seconds=180, what="the second generation")
+    search.kill_driver(process, number)
     search.call("resume")
     history = Counter(row["trial_id"] for row in search.table("history"))
     assert list(history.values()) == [10] * 4
     assert len({(row["trial_id"], row["training_iteration"]) for row in search.table("history")}) == 40
-
-
-def _reported(search: Search) -> int:
-    return sum(len(path.read_bytes().splitlines()) for path in search.runs_dir.glob("*/storage/*/result.json"))
