@@ -44,18 +44,20 @@ def follow_on(run: RunDir, attempt: Attempt, outcome: Outcome, job: SlurmJob, wa
     by_hand = f"continue with: hpc-tune resume {run.path}"
     if outcome.ending != "interrupted":
         return Following("none", "")
-    if outcome.cause == "terminated" and not _is_cancelled(job, slurm):
-        return Following("slurm", "Slurm starts the job again when it has nodes for it")
-    if outcome.cause not in GOES_ON:
+    preempted = outcome.cause == "terminated" and not _is_cancelled(job, slurm)
+    if outcome.cause not in GOES_ON and not preempted:
         return Following("none", by_hand)
     if (why := reason_to_end(run, run.record()["spec"]["allocation"]["max_attempts"])) is not None:
         return Following("none", f"no further attempt starts by itself: {why}\n{by_hand}")
     refusals = []
-    for each in _ways(way):
+    # a job that is preempted lets go of its nodes at once; Slurm would start it again only two minutes later
+    for each in ["successor"] if preempted else _ways(way):
         try:
             return _start(each, run, attempt, job, slurm)
         except SlurmError as error:
             refusals.append(error.message)
+    if preempted:
+        return Following("slurm", "\n".join([*refusals, "Slurm starts the job again when it has nodes for it"]))
     return Following("none", "\n".join([*refusals, by_hand]))
 
 

@@ -22,7 +22,7 @@ __all__ = ["begin_attempt"]
 def begin_attempt(settings: NodeSettings, place: Place, environment: Mapping[str, str] = os.environ) -> Attempt:
     """Make the attempt of this job step; its record is what the other agents look for.
 
-    An attempt that Slurm starts by itself, again and again, may be one too many: it is then over at once.
+    An attempt may be over at once: when the run is complete, or when Slurm starts a job again and again.
 
     Raises:
         RunBusy: if another job's attempt is at work; this job makes none then.
@@ -34,10 +34,10 @@ def begin_attempt(settings: NodeSettings, place: Place, environment: Mapping[str
         write_text(run.refusal_file(place.job), busy.message)
         raise busy
     resources = Resources.from_environment(environment)
-    ends = reason_to_end(run, run.record()["spec"]["allocation"]["max_attempts"]) if place.job.restart_count else None
+    needless = _needless(settings, place)
     attempt = run.new_attempt()
-    if ends is not None:
-        attempt.end(Outcome("failed", f"no further attempt starts by itself: {ends}", exit_code=1))
+    if needless is not None:
+        attempt.end(needless)
     attempt.begin(
         AttemptRecord(
             kind="slurm",
@@ -52,6 +52,19 @@ def begin_attempt(settings: NodeSettings, place: Place, environment: Mapping[str
         )
     )
     return attempt
+
+
+def _needless(settings: NodeSettings, place: Place) -> Outcome | None:
+    """Return the outcome of an attempt that has nothing to do, or does nothing but repeat the ones before it."""
+    run = settings.run
+    earlier = run.attempts()
+    last = earlier[-1].outcome() if earlier else None
+    if last is not None and last.ending == "completed" and not settings.retry_errors:
+        return Outcome("completed", "nothing was left to do")
+    if not place.job.restart_count:
+        return None
+    why = reason_to_end(run, run.record()["spec"]["allocation"]["max_attempts"])
+    return None if why is None else Outcome("failed", f"no further attempt starts by itself: {why}", exit_code=1)
 
 
 def _break_stale_claims(run: RunDir, job_id: str) -> None:
