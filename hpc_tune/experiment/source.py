@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,13 +23,13 @@ __all__ = ["check_reference", "import_file", "resolve"]
 def check_reference(key: str, reference: Any, folder: Path) -> Fault | None:
     """Say what is wrong with ``file.py:name`` without running the file: a login node is slow, and may lack torch.
 
-    References to installed modules, and objects of a ``.py`` experiment, are left to :func:`resolve`.
+    Of a reference to a module only the package is looked up; objects of a ``.py`` experiment are what they are.
     """
     if not isinstance(reference, str):
         return None
     target, _, name = reference.rpartition(":")
     if not target.endswith(".py"):
-        return None
+        return _package_fault(key, target, folder)
     path = folder / target
     if not Path(os.path.normpath(path)).is_relative_to(folder) or Path(target).is_absolute():
         problem = f"{target} is not inside {folder}, the experiment's folder, of which a run keeps a snapshot"
@@ -44,6 +45,14 @@ def check_reference(key: str, reference: Any, folder: Path) -> Fault | None:
     if name in defined or "*" in defined:
         return None
     return Fault(key, f"{path} defines no {name!r}", did_you_mean(name, [n for n in defined if not n.startswith("_")]))
+
+
+def _package_fault(key: str, module: str, folder: Path) -> Fault | None:
+    package = module.partition(".")[0]
+    if not package or package in sys.modules or PathFinder.find_spec(package, [str(folder), *sys.path]) is not None:
+        return None
+    advice = f'install it, or name a file: "{package}.py:train"'
+    return Fault(key, f"there is no module {package!r} in {folder} or in this Python's environment", advice)
 
 
 def _names_bound(body: list[ast.stmt]) -> Iterator[str]:

@@ -86,8 +86,15 @@ def test_a_name_inside_a_function_is_no_trainable(project: Any) -> None:
     assert "defines no 'train'; known: other" in str(check_reference("trainable", "train.py:train", project.path))
 
 
+def test_a_package_that_is_not_there_is_a_fault(project: Any) -> None:
+    fault = str(check_reference("trainable", "no_such_package.models:train", project.path))
+    assert fault.startswith(f"trainable: there is no module 'no_such_package' in {project.path} or in this Python's")
+    project.write("no_such_package/models.py", "")
+    assert check_reference("trainable", "no_such_package.models:train", project.path) is None
+
+
 def test_installed_modules_and_objects_are_left_to_the_driver(project: Any) -> None:
-    assert check_reference("trainable", "no.such.package:train", project.path) is None
+    assert check_reference("trainable", "json.no.such.module:train", project.path) is None
     assert check_reference("trainable", print, project.path) is None
 
 
