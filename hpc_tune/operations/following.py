@@ -51,7 +51,8 @@ def follow_on(run: RunDir, attempt: Attempt, outcome: Outcome, job: SlurmJob, wa
         return Following("none", f"no further attempt starts by itself: {why}\n{by_hand}")
     refusals = []
     # a job that is preempted lets go of its nodes at once; Slurm would start it again only two minutes later
-    for each in ["successor"] if preempted else _ways(way):
+    ways: list[Way] = ["successor"] if preempted else _ways(way)
+    for each in ways:
         try:
             return _start(each, run, attempt, job, slurm)
         except SlurmError as error:
