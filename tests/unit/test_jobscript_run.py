@@ -28,8 +28,8 @@ printf '%s\\0' "${0##*/}" "$#" "$@" >>"$STAGE/calls"
 """
 SRUN = """\
 env -0 >"$STAGE/environment"
-echo started >"$STAGE/doors/started"
-read -r answer <"$STAGE/doors/answer"
+: >"$STAGE/started"
+read -r answer <"$STAGE/answer"
 exit "$answer"
 """
 PYTHON = 'case " $* " in *" conclude "*) exit "${CONCLUDED:-0}" ;; esac\n'
@@ -65,11 +65,8 @@ class Stage:
             text=True,
         )
 
-    def srun_has_started(self) -> None:
-        (self.path / "doors/started").read_text()
-
     def srun_ends(self, code: int) -> None:
-        (self.path / "doors/answer").write_text(f"{code}\n")
+        (self.path / "answer").write_text(f"{code}\n")
 
     def calls(self) -> list[list[str]]:
         """Return the calls so far, the program's name first."""
@@ -97,10 +94,9 @@ class Stage:
 def stage_at(path: Path, runs: str = "runs") -> Stage:
     run = RunDir(path / runs / "digits-1")
     run.jobs_dir.mkdir(parents=True)
-    for folder in ("bin", "cwd", "home", "doors"):
+    for folder in ("bin", "cwd", "home"):
         (path / folder).mkdir()
-    for door in ("started", "answer"):
-        os.mkfifo(path / "doors" / door)
+    os.mkfifo(path / "answer")
     stage = Stage(path, run)
     stage.environment = {
         "PATH": f"{path / 'bin'}:{os.environ['PATH']}",
@@ -127,7 +123,8 @@ def started(stage: Stage, script: Path, **environment: str) -> Iterator[subproce
     """Yield the script once srun runs; srun waits to be told how to end."""
     with stage.start(script, **environment) as job:
         try:
-            stage.srun_has_started()
+            until(lambda: (stage.path / "started").exists() or job.poll() is not None)
+            assert job.poll() is None, job.communicate()[0]
             yield job
         finally:
             job.kill()
