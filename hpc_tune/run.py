@@ -25,7 +25,7 @@ from hpc_tune.durable import read_json, write_json
 from hpc_tune.errors import RunBusy, RunError, RunNotFound
 from hpc_tune.experiment.load import LoadedExperiment
 from hpc_tune.experiment.nearest import did_you_mean
-from hpc_tune.experiment.spec import spec_hash
+from hpc_tune.experiment.spec import Experiment, spec_hash
 from hpc_tune.process import is_alive
 from hpc_tune.snapshot import take_snapshot
 
@@ -51,6 +51,7 @@ class RunDir:
       jobs/                   of each Slurm job: its submission, its batch log, stop marker, who cancelled it
       attempts/001/           see Attempt
       storage/                one folder per trial; state.zip, the state of the search
+      samples.json            how many samples it has, where resume --more-samples has extended it
       trials.csv history.csv summary.csv
     ```
     """
@@ -191,6 +192,16 @@ class RunDir:
         record = self.record()
         source = Path(record["source"])
         return self.code / source.name if source.suffix == ".py" else self.path / str(record["experiment_file"])
+
+    @property
+    def samples_file(self) -> Path:
+        """How many samples the search has after it was extended; absent where it never was."""
+        return self.path / "samples.json"
+
+    def extended(self, experiment: Experiment) -> Experiment:
+        """Return the experiment with as many samples as the search has by now."""
+        record = read_json(self.samples_file)
+        return experiment if record is None else experiment.model_copy(update=record)
 
     def attempts(self) -> list[Attempt]:
         """Return the attempts so far, oldest first."""

@@ -54,6 +54,7 @@ def run(
 @click.command()
 @click.argument("run", required=False)
 @click.option("--retry-errors", is_flag=True, help="Also start failed trials again, from their last checkpoints.")
+@click.option("--more-samples", type=click.IntRange(min=1), help="Extend the search by so many samples.")
 @click.option("--here", is_flag=True, help="Continue a run of Slurm's on this machine.")
 @_cpus
 @_gpus
@@ -63,6 +64,7 @@ def run(
 def resume(
     run: str | None,
     retry_errors: bool,
+    more_samples: int | None,
     here: bool,
     cpus: int | None,
     gpus: int | None,
@@ -89,12 +91,16 @@ def resume(
 
         if cpus is not None or gpus is not None:
             raise click.UsageError("--cpus and --gpus are for --here; on Slurm say --cpus-per-node, --gpus-per-node.")
-        sent = operations.resubmit(found, overrides=changes, retry_errors=retry_errors, slurm=Slurm())
+        sent = operations.resubmit(
+            found, overrides=changes, retry_errors=retry_errors, more_samples=more_samples or 0, slurm=Slurm()
+        )
         render.submitted(sent, as_json=as_json)
         return
     watcher = render.watcher(as_json=as_json)
     with watcher:
-        result = operations.resume(found, retry_errors=retry_errors, cpus=cpus, gpus=gpus, watcher=watcher)
+        result = operations.resume(
+            found, retry_errors=retry_errors, more_samples=more_samples or 0, cpus=cpus, gpus=gpus, watcher=watcher
+        )
     _finish(result, as_json=as_json)
 
 

@@ -11,17 +11,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from hpc_tune.attempt import Attempt, AttemptRecord, Outcome
 from hpc_tune.errors import ExperimentError, RunBusy, RunError
 from hpc_tune.experiment.capacity import Node, fit_trial, unfit
 from hpc_tune.experiment.load import load_experiment
-from hpc_tune.experiment.spec import Experiment, changed_keys
+from hpc_tune.experiment.spec import Experiment
 from hpc_tune.machine import this_machine
+from hpc_tune.operations.continuing import check_continuable, edited_since, extending
 from hpc_tune.operations.tables import Collected, collect
 from hpc_tune.process import end_marked
 from hpc_tune.progress import Progress
@@ -101,55 +102,26 @@ def resume(
     run: RunDir,
     *,
     retry_errors: bool = False,
+    more_samples: int = 0,
     cpus: float | None = None,
     gpus: float | None = None,
     watcher: Watcher | None = None,
 ) -> Ended:
-    """Continue an interrupted or failed run on this machine.
+    """Continue an interrupted or failed run on this machine, or extend it.
 
     Raises:
         RunBusy: if the run is live.
         RunError: if it is complete, belongs to somebody else, or its experiment was changed.
     """
-    _refuse_foreign(run)
     if (holder := run.holder()) is not None:
         raise RunBusy(f"{run.name} is live: {holder} is at work in it", hint="wait for it, or end that process")
-    record = run.record()
-    loaded = load_experiment(run.experiment_file, record["overrides"], folder=run.code)
-    if changes := changed_keys(record["spec"], loaded.experiment.as_json()):
-        raise RunError(
-            f"the experiment of {run.name} has changed since it began:\n  " + "\n  ".join(changes),
-            hint=f"put {run.experiment_file} back as it was, or begin a new run: hpc-tune run {record['source']}",
-        )
-    attempts = run.attempts()
-    last = attempts[-1].outcome() if attempts else None
-    if last is not None and last.ending == "completed" and not retry_errors:
-        raise RunError(f"{run.name} is complete", hint="to start its failed trials again, add --retry-errors")
+    loaded = check_continuable(run, retry_errors=retry_errors, more_samples=more_samples)
     node = this_machine(cpus=cpus, gpus=gpus)
-    notes = _check_capacity(loaded.experiment, node, run.experiment_file) + _edited_since(record, loaded.experiment)
-    return _attempt_here(
-        run, loaded.experiment, "resume", node, notes=notes, watcher=watcher, retry_errors=retry_errors
-    )
-
-
-def _refuse_foreign(run: RunDir) -> None:
-    """Refuse a directory of another user: the state of a search is a pickle, which can run code."""
-    owner = run.path.stat().st_uid
-    if owner != os.getuid():
-        raise RunError(f"{run.path} belongs to user {owner}; only its owner can resume it")
-
-
-def _edited_since(record: dict[str, Any], experiment: Experiment) -> list[str]:
-    """Say so when the file that the run was made from has been edited; the run keeps to its own copy."""
-    source = Path(record["source"])
-    try:
-        now = load_experiment(source, record["overrides"]).experiment
-    except ExperimentError:
-        return []
-    keys = [change.split(" was ", 1)[0] for change in changed_keys(experiment.as_json(), now.as_json())]
-    if not keys:
-        return []
-    return [f"{source} has been edited since ({', '.join(keys)}); this run goes on as it began"]
+    notes = _check_capacity(loaded.experiment, node, run.experiment_file) + edited_since(run.record())
+    with extending(run, loaded.experiment.num_samples) if more_samples else nullcontext():
+        return _attempt_here(
+            run, loaded.experiment, "resume", node, notes=notes, watcher=watcher, retry_errors=retry_errors
+        )
 
 
 def _check_capacity(experiment: Experiment, node: Node, source: Path) -> list[str]:

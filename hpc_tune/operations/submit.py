@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ from typing import Literal
 from hpc_tune.attempt import Submission
 from hpc_tune.durable import write_text
 from hpc_tune.errors import RunBusy, RunError, SlurmError
-from hpc_tune.operations.continuing import check_continuable, edited_since
+from hpc_tune.operations.continuing import check_continuable, edited_since, extending
 from hpc_tune.operations.facts import RunFacts, ask
 from hpc_tune.operations.planning import Plan, plan_again
 from hpc_tune.operations.standing import stand
@@ -67,13 +67,16 @@ def submit(planned: Plan, *, overrides: Sequence[str], slurm: Slurm) -> Submitte
     return Submitted(run, job_id, planned)
 
 
-def resubmit(run: RunDir, *, overrides: Sequence[str], retry_errors: bool, slurm: Slurm) -> Submitted:
+def resubmit(
+    run: RunDir, *, overrides: Sequence[str], retry_errors: bool, more_samples: int = 0, slurm: Slurm
+) -> Submitted:
     """Send another attempt of an interrupted or failed run to Slurm, if need be with other nodes.
 
     Args:
         run: the run.
         overrides: ``KEY=VALUE`` texts for ``[allocation]``, beside those that the run began with.
         retry_errors: start failed trials again.
+        more_samples: by how many samples to extend the search.
         slurm: where to.
 
     Raises:
@@ -84,10 +87,12 @@ def resubmit(run: RunDir, *, overrides: Sequence[str], retry_errors: bool, slurm
     """
     with run.submitting():
         _refuse_live(run, slurm)
-        loaded = check_continuable(run, retry_errors=retry_errors, overrides=overrides)
+        loaded = check_continuable(run, retry_errors=retry_errors, more_samples=more_samples, overrides=overrides)
         planned = plan_again(loaded, run, slurm)
-        job_id = send(run, planned.script(run.path, retry_errors=retry_errors), by="resume", slurm=slurm)
-    return Submitted(run, job_id, planned, tuple(edited_since(run.record(), loaded.experiment)))
+        script = planned.script(run.path, retry_errors=retry_errors)
+        with extending(run, loaded.experiment.num_samples) if more_samples else nullcontext():
+            job_id = send(run, script, by="resume", slurm=slurm)
+    return Submitted(run, job_id, planned, tuple(edited_since(run.record())))
 
 
 def _refuse_live(run: RunDir, slurm: Slurm) -> None:

@@ -23,6 +23,7 @@ from ray.tune.utils import flatten_dict
 from hpc_tune.errors import ExperimentError, Fault
 from hpc_tune.experiment.nearest import did_you_mean
 from hpc_tune.runtime.catch_up import catch_up
+from hpc_tune.runtime.more_samples import extend
 from hpc_tune.runtime.node_loss import forgive_lost_node
 from hpc_tune.runtime.results_log import AUTOMATIC_KEYS
 from hpc_tune.runtime.scheduler_state import load_scheduler, save_scheduler
@@ -64,6 +65,7 @@ class SearchController(TuneController):
     """Names that every report must hold, by the key of the experiment file that asks for them."""
     slots: int = 1
     """Trials that can run at the same time."""
+    num_samples: int = 1
     graceful_stop: GracefulStop | None = None
     fatal: ExperimentError | None = None
     unfinished = False
@@ -198,6 +200,7 @@ class SearchController(TuneController):
             super().resume(resume_config)
         finally:
             (storage / newest).unlink()
+        extend(self._search_alg, self.num_samples)
         self._resume_scheduler()
         for trial in self._ended_unnoticed:
             result = flatten_dict(trial.last_result)

@@ -137,7 +137,7 @@ class _Driver:
         self._loaded: LoadedExperiment = load_experiment(
             self._run.experiment_file, self._record["overrides"], folder=self._run.code
         )
-        self._experiment = self._loaded.experiment
+        self._experiment = self._run.extended(self._loaded.experiment)
         self._trial = fit_trial(self._experiment.trial, self._cluster.nodes)
         self._seed = int(self._record["seed"])
         self._phases: dict[str, float] = {}

@@ -82,6 +82,7 @@ class Tuning:
         trainable = as_trainable(user, settings, data, has_data=experiment.data is not None)
         with controller.installed() as tuned:
             tuned.slots = self._slots
+            tuned.num_samples = experiment.num_samples
             tuned.graceful_stop = self._graceful_stop
             tuned.state_to_restore = saved_state(self._storage)
             tuned.expected = {"metric": experiment.metric} | {f"stop.{key}": key for key in experiment.stop}

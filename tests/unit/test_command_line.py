@@ -198,7 +198,8 @@ def test_resume_refuses_what_cannot_go_on(project: Any, runs_dir: Path, no_drive
     run = project.create_run(runs_dir)
     run.new_attempt().end(Outcome("completed", "all trials have ended"))
     assert refused(1, "resume", str(run.path)) == (
-        f"error: {run.name} is complete\nhint: to start its failed trials again, add --retry-errors\n"
+        f"error: {run.name} is complete\n"
+        "hint: to start its failed trials again add --retry-errors, to extend the search --more-samples N\n"
     )
     run.experiment_file.write_text(json.dumps(project.spec(num_samples=9)))
     answer = refused(1, "resume", str(run.path))
@@ -208,7 +209,7 @@ def test_resume_refuses_what_cannot_go_on(project: Any, runs_dir: Path, no_drive
 
 def test_resume_refuses_another_users_run(project: Any, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = project.create_run(runs_dir)
-    monkeypatch.setattr("hpc_tune.operations.local.os.getuid", lambda: 4711)
+    monkeypatch.setattr("hpc_tune.operations.continuing.os.getuid", lambda: 4711)
     assert "only its owner can resume it" in refused(1, "resume", str(run.path))
 
 

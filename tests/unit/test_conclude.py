@@ -229,17 +229,28 @@ def test_a_site_that_allows_neither(made: MadeRun) -> None:
     assert slurm.asked == []
 
 
+TERMINATED = Outcome("interrupted", "Slurm ends the job", exit_code=1, cause="terminated")
+
+
 @pytest.mark.parametrize(
-    ("state", "way"), [(JobState.RUNNING, "slurm"), (JobState.COMPLETING, "none"), (JobState.CANCELLED, "none")]
+    ("state", "way"), [(JobState.RUNNING, "successor"), (JobState.COMPLETING, "none"), (JobState.CANCELLED, "none")]
 )
-def test_a_preempted_job_is_left_to_slurm_a_cancelled_one_to_its_owner(
-    made: MadeRun, state: JobState, way: str
-) -> None:
+def test_a_preempted_job_goes_on_a_cancelled_one_is_left_to_its_owner(made: MadeRun, state: JobState, way: str) -> None:
     """Both get a SIGTERM; only the preempted one still runs until its grace is over."""
-    at_work(made, Outcome("interrupted", "Slurm ends the job", exit_code=1, cause="terminated"))
+    at_work(made, TERMINATED)
     slurm = FakeSlurm(state)
     assert concluded(made, slurm).following.way == way
-    assert [asked[0] for asked in slurm.asked] == ["jobs"]
+    assert [asked[0] for asked in slurm.asked] == ["jobs", *(["submit"] if way == "successor" else [])]
+
+
+def test_a_preempted_job_that_may_send_no_other_is_left_to_slurm(made: MadeRun) -> None:
+    """It must not requeue itself either: Slurm does."""
+    at_work(made, TERMINATED)
+    slurm = FakeSlurm(refuses=("submit",))
+    following = concluded(made, slurm).following
+    assert following.way == "slurm"
+    assert following.sentence.splitlines()[0] == "Slurm refused (submit): denied"
+    assert [asked[0] for asked in slurm.asked] == ["jobs", "submit"]
 
 
 # ------------------------------------------------------------------------------- as the script calls it
@@ -273,12 +284,14 @@ def test_the_exit_code_is_what_slurm_shows(
     assert call(made.run, monkeypatch, FakeSlurm(), "--next=none")[0] == code
 
 
-def test_a_preempted_job_does_not_end_by_itself(made: MadeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_slurm_is_to_start_again_does_not_end_by_itself(
+    made: MadeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Slurm would count it as completed, and not start it again."""
     waited: list[float] = []
     monkeypatch.setattr("threading.Event.wait", lambda self, seconds: waited.append(seconds))
-    at_work(made, Outcome("interrupted", "Slurm ends the job", exit_code=1, cause="terminated"))
-    code, output = call(made.run, monkeypatch, FakeSlurm())
+    at_work(made, TERMINATED)
+    code, output = call(made.run, monkeypatch, FakeSlurm(refuses=("submit",)))
     assert (code, len(waited)) == (0, 1)
     assert waited[0] >= 1800  # no grace of a site is longer
     assert output.endswith("Slurm starts the job again when it has nodes for it\n")
