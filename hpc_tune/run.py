@@ -9,15 +9,13 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-from filelock import StrictSoftFileLock, Timeout
 
 from hpc_tune import __version__
 from hpc_tune.attempt import Attempt, Cause, SlurmJob, Submission
@@ -26,15 +24,12 @@ from hpc_tune.errors import RunBusy, RunError, RunNotFound
 from hpc_tune.experiment.load import LoadedExperiment
 from hpc_tune.experiment.nearest import did_you_mean
 from hpc_tune.experiment.spec import Experiment, spec_hash
-from hpc_tune.process import is_alive
+from hpc_tune.lock import Lock
 from hpc_tune.snapshot import take_snapshot
 
 __all__ = ["RunDir", "find_run", "list_runs", "stamped_name", "user_name"]
 
 SCHEMA = 1
-
-_NAMESPACE_MARK = "?pidns-"
-_FIRST_NAMESPACE = 0xEFFFFFFC  # the kernel's, of processes in no container: PID_NS_INIT_INO
 
 
 @dataclass(frozen=True)
@@ -219,89 +214,28 @@ class RunDir:
             else:
                 return Attempt(path)
 
-    def holder(self) -> str | None:
-        """Name the process that is at work in the run, or None when there is none."""
-        claims = [claim for claim in self._lock().claims if not _is_stale(claim)]
-        return f"process {claims[0].pid} on {_machine(claims[0])}" if claims else None
+    @property
+    def lock(self) -> Lock:
+        """Held by the driver of a live attempt."""
+        return Lock(self.path / "run.lock")
 
-    def holder_here(self) -> int | None:
-        """Return the process of this machine that is at work in the run, or None when there is none here."""
-        pids = [claim.pid for claim in self._lock().claims if claim.hostname == _here() and not _is_stale(claim)]
-        return pids[0] if pids else None
+    @property
+    def submit_lock(self) -> Lock:
+        """Held by a command that sends the run to Slurm."""
+        return Lock(self.path / "submit.lock")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run for as long as the block lasts.
 
-        The lock is one of files and renames, since flock does not exclude processes on other clients of a shared
-        file system. A claim whose process has died on this machine is removed.
-
         Raises:
             RunBusy: if a live process holds it, or one on another machine.
         """
-        lock = self._lock()
-        for claim in filter(_is_stale, lock.claims):
-            lock.force_break(claim.name)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RunBusy(f"{self.name} is live: {self.holder() or 'another process'} is at work in it") from None
-        try:
+        with self.lock.held() as got:
+            if not got:
+                holder = self.lock.holder() or "another process"
+                raise RunBusy(f"{self.name} is live: {holder} is at work in it")
             yield
-        finally:
-            lock.release()
-
-    @contextmanager
-    def submitting(self) -> Iterator[None]:
-        """Keep others from sending the same run to Slurm while the block lasts.
-
-        Raises:
-            RunBusy: if somebody does.
-        """
-        lock = StrictSoftFileLock(str(self.path / "submit.lock"), mode=0o600)
-        for claim in filter(_is_stale, lock.claims):
-            lock.force_break(claim.name)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RunBusy(f"{self.name} is just being resumed by another command") from None
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def claiming_hosts(self) -> set[str]:
-        """Return the machines whose processes hold the run, or died while they did."""
-        return {_machine(claim) for claim in self._lock().claims}
-
-    def break_claims(self, hosts: Collection[str]) -> None:
-        """Remove the claims of processes on other machines that are known to be gone."""
-        lock = self._lock()
-        for claim in lock.claims:
-            if _machine(claim) in hosts:
-                lock.force_break(claim.name)
-
-    def _lock(self) -> StrictSoftFileLock:
-        return StrictSoftFileLock(str(self.path / "run.lock"), mode=0o600)
-
-
-def _is_stale(claim: Any) -> bool:
-    """Tell whether a claim's process is known to be gone; on another machine nobody here can know."""
-    return claim.hostname == _here() and not is_alive(claim.pid)
-
-
-def _here() -> str:
-    """Return what filelock calls this machine: in a container, where processes have other numbers, with a mark."""
-    try:
-        namespace = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - what the link stands for, not where it leads
-    except OSError:
-        namespace = _FIRST_NAMESPACE
-    return socket.gethostname() + ("" if namespace == _FIRST_NAMESPACE else f"{_NAMESPACE_MARK}{namespace:x}")
-
-
-def _machine(claim: Any) -> str:
-    """Return the name of a claim's machine."""
-    return str(claim.hostname).partition(_NAMESPACE_MARK)[0]
 
 
 def stamped_name(name: str) -> str:

@@ -190,7 +190,7 @@ class _Ending:
         last = facts.last
         if last is None or last.job is not None or last.outcome is not None or facts.holder is None:
             return None
-        pid = self.run.holder_here()
+        pid = self.run.lock.holder_here()
         if pid is None:
             raise RunBusy(f"{self.run.name} is live elsewhere: {facts.holder}", hint="type the same on that machine")
         if self.wait:

@@ -169,7 +169,7 @@ class RunFacts:
     @cached_property
     def holder(self) -> str | None:
         """The process that is at work in the run, if any is."""
-        return self.run.holder()
+        return self.run.lock.holder()
 
     @property
     def total(self) -> int:

@@ -113,7 +113,7 @@ def resume(
         RunBusy: if the run is live.
         RunError: if it is complete, belongs to somebody else, or its experiment was changed.
     """
-    if (holder := run.holder()) is not None:
+    if (holder := run.lock.holder()) is not None:
         raise RunBusy(f"{run.name} is live: {holder} is at work in it", hint="wait for it, or end that process")
     loaded = check_continuable(run, retry_errors=retry_errors, more_samples=more_samples)
     node = this_machine(cpus=cpus, gpus=gpus)

@@ -85,7 +85,9 @@ def resubmit(
         ExperimentError: if the new attempt asks for what the site does not have.
         SlurmError: if Slurm refuses, or does not say what has become of the jobs so far.
     """
-    with run.submitting():
+    with run.submit_lock.held() as got:
+        if not got:
+            raise RunBusy(f"{run.name} is just being resumed by another command")
         _refuse_live(run, slurm)
         loaded = check_continuable(run, retry_errors=retry_errors, more_samples=more_samples, overrides=overrides)
         planned = plan_again(loaded, run, slurm)

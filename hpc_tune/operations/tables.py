@@ -46,7 +46,7 @@ def collect(run: RunDir) -> Collected:
         mode=spec["mode"],
         trial_cpus=spec["trial"]["cpus"],
         trial_gpus=_gpus_used(spec["trial"], attempts),
-        live=run.holder() is not None,
+        live=run.lock.holder() is not None,
     )
     tables: Tables = read_tables(run.storage, info)
     summary = summarize(tables, info, run=run.name, wall_seconds=_wall_seconds(attempts), attempts=len(attempts))

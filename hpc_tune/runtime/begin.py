@@ -29,7 +29,7 @@ def begin_attempt(settings: NodeSettings, place: Place, environment: Mapping[str
     """
     run = settings.run
     _break_stale_claims(run, place.job.job_id)
-    if (holder := run.holder()) is not None:
+    if (holder := run.lock.holder()) is not None:
         busy = RunBusy(f"{run.name} is live: {holder} is at work in it; job {place.job.job_id} has nothing to do")
         write_text(run.refusal_file(place.job), busy.message)
         raise busy
@@ -73,7 +73,7 @@ def _break_stale_claims(run: RunDir, job_id: str) -> None:
     Slurm is asked only where such a claim is left. While it is silent the claims stay, and the driver says who holds
     the run.
     """
-    if not (hosts := run.claiming_hosts()):
+    if not (hosts := run.lock.hosts()):
         return
     records = (record for attempt in run.attempts() if (record := attempt.record()) and record.host in hosts)
     holders = {record.host: record.job.job_id for record in records if record.job}  # the last attempt of each host
@@ -83,4 +83,4 @@ def _break_stale_claims(run: RunDir, job_id: str) -> None:
     except SlurmError:
         known = {}
     over = {job_id, *(each for each, info in known.items() if not info.state.is_live)}
-    run.break_claims({host for host, holder in holders.items() if holder in over})
+    run.lock.break_claims({host for host, holder in holders.items() if holder in over})

@@ -115,10 +115,10 @@ def test_a_lock_excludes_and_outlives_no_killed_holder(source: Path) -> None:
     holder.kill()
     holder.wait()
     holder.stdout.close()
-    assert run.holder() is None
+    assert run.lock.holder() is None
     with run.locked():
-        assert run.holder() == f"process {os.getpid()} on {socket.gethostname()}"
-    assert run.holder() is None
+        assert run.lock.holder() == f"process {os.getpid()} on {socket.gethostname()}"
+    assert run.lock.holder() is None
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:

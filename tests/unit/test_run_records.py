@@ -156,7 +156,7 @@ def test_a_runs_directory_may_have_any_name(project: Any, tmp_path: Path, name: 
     assert find_run(tmp_path / name / "runs", None) == run
     assert load_experiment(run.experiment_file, [], folder=run.code).experiment.name == "search"
     with run.locked():
-        assert run.holder() is not None
+        assert run.lock.holder() is not None
 
 
 def test_a_relative_runs_directory_becomes_absolute(
@@ -392,10 +392,10 @@ def held_elsewhere(run: RunDir) -> Iterator[subprocess.Popen[str]]:
 
 def test_a_live_holder_is_named(project: Any, runs_dir: Path) -> None:
     run = project.create_run(runs_dir)
-    assert run.holder() is None
+    assert run.lock.holder() is None
     with held_elsewhere(run) as holder:
         who = f"process {holder.pid} on {socket.gethostname()}"
-        assert run.holder() == who
+        assert run.lock.holder() == who
         with pytest.raises(RunBusy) as caught, run.locked():
             pytest.fail("two at work")
         assert caught.value.message == f"{run.name} is live: {who} is at work in it"
@@ -407,7 +407,7 @@ def test_a_live_holder_is_named(project: Any, runs_dir: Path) -> None:
         assert holder.stdin is not None
         holder.stdin.close()
         holder.wait(timeout=10)
-        assert run.holder() is None
+        assert run.lock.holder() is None
 
 
 def test_a_dead_holders_claim_is_broken(project: Any, runs_dir: Path) -> None:
@@ -417,8 +417,8 @@ def test_a_dead_holders_claim_is_broken(project: Any, runs_dir: Path) -> None:
         holder.wait()
         for _ in range(2):
             with run.locked():
-                assert run.holder() == f"process {os.getpid()} on {socket.gethostname()}"
-            assert run.holder() is None
+                assert run.lock.holder() == f"process {os.getpid()} on {socket.gethostname()}"
+            assert run.lock.holder() is None
 
 
 def test_a_dead_holder_that_nobody_has_reaped_is_dead(project: Any, runs_dir: Path) -> None:
@@ -426,7 +426,7 @@ def test_a_dead_holder_that_nobody_has_reaped_is_dead(project: Any, runs_dir: Pa
     with held_elsewhere(run) as holder:
         holder.kill()
         deadline = time.monotonic() + 5
-        while run.holder() and time.monotonic() < deadline:
+        while run.lock.holder() and time.monotonic() < deadline:
             time.sleep(0.01)
         with run.locked():
             pass
@@ -439,7 +439,7 @@ def test_a_claim_of_another_machine_is_respected(project: Any, runs_dir: Path, m
         holder.kill()
         holder.wait()
         monkeypatch.setattr("hpc_tune.run.socket.gethostname", lambda: "another-machine")
-        assert run.holder() == f"process {holder.pid} on {host}"
+        assert run.lock.holder() == f"process {holder.pid} on {host}"
         for _ in range(2):
             with pytest.raises(RunBusy, match=f"process {holder.pid} on {host}"), run.locked():
                 pytest.fail("two at work")
