@@ -14,13 +14,18 @@ if TYPE_CHECKING:
 __all__ = ["GracefulStop", "end_tune"]
 
 _RUNNING = "RUNNING"  # Trial.RUNNING; the driver loads this before it has loaded Ray
+_HERE = 0.5
+"""Seconds after which every trial of this machine has seen the stop file before its report."""
+_EVERYWHERE = 2.5
+"""Seconds after which the trials of all nodes have: their agents look for the stop marker every second."""
 
 
 class GracefulStop:
     """A stop that waits until each trial that runs has reported once more, with a checkpoint if it asks for one.
 
     A trial that is told to save (:func:`hpc_tune.should_checkpoint`) does so with its next report; one that is not
-    keeps its own rhythm. Either way waiting for more than that report would gain nothing.
+    keeps its own rhythm. Either way waiting for more than that report would gain nothing. A report without a
+    checkpoint right after the request counts for nothing: the trial had not been told yet.
 
     Args:
         seconds: how long to wait at the most.
@@ -32,6 +37,7 @@ class GracefulStop:
     ) -> None:
         self._seconds = seconds
         self._stop_file = stop_file
+        self._spread = _EVERYWHERE if stop_file is None else _HERE
         self._clock = clock
         self._requested: float | None = None
         self._awaited: list[Trial] | None = None
@@ -55,17 +61,18 @@ class GracefulStop:
         """Tell whether nothing is left to wait for."""
         if self._requested is None:
             return False
-        requested = self._requested
-        if self._hurried or self._clock() - requested >= self._seconds:
+        if self._hurried or self._clock() - self._requested >= self._seconds:
             return True
         if self._awaited is None:  # trials that start from now on are not waited for
             self._awaited = [trial for trial in trials if trial.status == _RUNNING]
-        self._awaited = [
-            trial
-            for trial in self._awaited
-            if trial.status == _RUNNING and (trial.run_metadata.last_result_time or 0.0) < requested
-        ]
+        self._awaited = [trial for trial in self._awaited if trial.status == _RUNNING and not self._has_saved(trial)]
         return not self._awaited
+
+    def _has_saved(self, trial: Trial) -> bool:
+        """Tell whether a trial has reported with a checkpoint since the request, or as one that writes none."""
+        since = (trial.run_metadata.last_result_time or 0.0) - (self._requested or 0.0)
+        has_checkpoint = (trial.last_result or {}).get("checkpoint_dir_name") is not None
+        return since >= (0.0 if has_checkpoint else self._spread)
 
 
 def end_tune() -> None:
