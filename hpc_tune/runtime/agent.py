@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +21,7 @@ from hpc_tune.process import end_marked
 from hpc_tune.run import RunDir
 from hpc_tune.runtime.environment import attempt_environment
 from hpc_tune.runtime.granted import Place, Resources
-from hpc_tune.runtime.guardian import guarded
+from hpc_tune.runtime.guardian import Guardian
 from hpc_tune.runtime.ray_node import RayNode, copy_ray_logs
 
 __all__ = ["Agent", "NodeFailed", "NodeSettings", "Terminated", "log"]
@@ -56,6 +56,7 @@ class NodeSettings:
     """Seconds that running trials get to report once more when the allocation is about to end."""
     job_start: float
     """When the job script began, in seconds since the epoch."""
+    guardian: Guardian = field(default_factory=Guardian)
 
 
 class Agent(ABC):
@@ -193,7 +194,7 @@ class Agent(ABC):
             path = Path(tempfile.mkdtemp(prefix="hpc-tune-", dir=root))
         except OSError as error:
             raise NodeFailed(f"no temporary directory can be made in {root}: {error.strerror}") from error
-        with guarded(self._mark, path):
+        with self.settings.guardian.watching(self._mark, path):
             try:
                 yield path
             finally:

@@ -1,56 +1,72 @@
-"""The guardian of a node agent: it clears up behind an agent that was killed and could not."""
+"""The guardian of a node agent: it clears up behind an agent that was killed and could not.
+
+It is the process that Slurm starts, and the agent is its child: when the process that Slurm has started ends, Slurm
+kills what else there is of the job step on that node, whoever had something left to do.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
-from hpc_tune.process import end_marked
+from hpc_tune.process import end_marked, end_with_parent
 
-__all__ = ["guarded"]
-
-_DONE = b"."
+__all__ = ["Guardian", "split_off_guardian"]
 
 
-@contextmanager
-def guarded(mark: str, directory: Path) -> Iterator[None]:
-    """Should this process be killed within the block, end all that bears a mark, and remove a directory.
+class Guardian:
+    """The agent's end of a pipe to its guardian; without one, nobody listens."""
 
-    A fork waits for it at the end of a pipe. It must be made before the first thread is.
+    def __init__(self, pipe: int | None = None) -> None:
+        self._pipe = pipe
 
-    Args:
-        mark: the value of the mark that the attempt's processes bear.
-        directory: what to remove.
-    """
-    reading, writing = os.pipe()
-    guardian = os.fork()
-    if guardian == 0:
+    @contextmanager
+    def watching(self, mark: str, directory: Path) -> Iterator[None]:
+        """Should this process be killed within the block, all that bears the mark ends, and the directory goes."""
+        self._tell([mark, str(directory)])
         try:
-            os.close(writing)
-            _guard(reading, mark, directory)
+            yield
         finally:
-            os._exit(0)
-    os.close(reading)
-    try:
-        yield
-    finally:
-        with suppress(BrokenPipeError):  # somebody has killed the guardian
-            os.write(writing, _DONE)
+            self._tell([])
+
+    def _tell(self, care_for: list[str]) -> None:
+        if self._pipe is not None:
+            with suppress(BrokenPipeError):  # somebody has killed the guardian
+                os.write(self._pipe, json.dumps(care_for).encode() + b"\n")
+
+
+def split_off_guardian() -> Guardian:
+    """Return in a child process; this one waits for its end, clears up if need be, and exits with its exit code."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child:
         os.close(writing)
-        os.waitpid(guardian, 0)
+        sys.exit(_guard(child, reading))
+    os.close(reading)
+    end_with_parent()
+    return Guardian(writing)
 
 
-def _guard(pipe: int, mark: str, directory: Path) -> None:
-    os.setsid()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):  # Slurm's go to all processes
-        signal.signal(number, signal.SIG_IGN)
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for standard in range(3):  # Slurm waits until nobody has the step's output open
-        os.dup2(nowhere, standard)
-    if os.read(pipe, 1) != _DONE:
+def _guard(child: int, pipe: int) -> int:
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, pass_on)
+    with os.fdopen(pipe, "rb") as told:
+        care_for = json.loads([b"[]", *told.read().splitlines()][-1])  # read until the child is gone
+    _, status = os.waitpid(child, 0)
+    if care_for:
+        mark, directory = care_for
         end_marked(mark)
         shutil.rmtree(directory, ignore_errors=True)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code

@@ -22,6 +22,7 @@ from hpc_tune.run import RunDir
 from hpc_tune.runtime.agent import NodeSettings, Terminated, log
 from hpc_tune.runtime.begin import begin_attempt
 from hpc_tune.runtime.granted import Place
+from hpc_tune.runtime.guardian import split_off_guardian
 from hpc_tune.runtime.head import HeadAgent
 from hpc_tune.runtime.ray_node import raise_file_limit
 from hpc_tune.runtime.worker import WorkerAgent, find_attempt
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--patience", type=float, default=60.0, metavar="SECONDS", help="for trials to save at the end")
     parser.add_argument("--job-start", type=float, default=time.time(), metavar="EPOCH")
     parsed = parser.parse_args(arguments)
+    guardian = split_off_guardian()
     settings = NodeSettings(
         run=RunDir(parsed.run.resolve()),
         temp_dir=parsed.temp_dir,
@@ -50,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         retry_errors=parsed.retry_errors,
         patience=parsed.patience,
         job_start=parsed.job_start,
+        guardian=guardian,
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     _catch_termination()
