@@ -84,6 +84,7 @@ SITE = Site(
     cluster_names=["iris"],
     partition="gpu",
     cpus_per_gpu=1,
+    next_attempt="none",
     partitions={"gpu": Partition(max_nodes=16, cpus_per_node=3, gpus_per_node=3, default_time=1200)},
 )
 """Knows the sandbox's nodes as the profile of a real cluster knows its own."""
@@ -118,7 +119,8 @@ def _readable_python(path: str) -> Path:
     version = f"python3.{sys.version_info.minor}"
     candidates = [Path(sys.executable).resolve(), Path("/usr/bin") / version, Path("/usr/local/bin") / version]
     for python in filter(Path.exists, candidates):
-        argv = as_user("nobody", [python, "-c", "import ray, hpc_tune_slurm"])
+        # env: what setpriv itself starts is still found with root's eyes
+        argv = as_user("nobody", ["env", python, "-c", "import ray, hpc_tune_slurm"])
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
         if subprocess.run([str(word) for word in argv], env=environment, cwd="/", check=False).returncode == 0:
             return python

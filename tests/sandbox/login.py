@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import pwd
@@ -162,6 +163,12 @@ def packages_for(folder: Path) -> str:
     for name, source in (("hpc_tune", "hpc_tune"), ("hpc_tune_slurm", "slurm")):
         (folder / name).symlink_to(REPOSITORY / source)
     return f"{folder}:{SITE_PACKAGES}"
+
+
+def read_table(run: Path, name: str) -> list[dict[str, str]]:
+    """Return the rows of one of a run's tables."""
+    with (run / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def leftovers(sandbox: Sandbox, node: str) -> list[str]:

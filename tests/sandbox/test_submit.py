@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import shutil
 import sys
@@ -18,7 +17,7 @@ import pytest
 from hpc_tune_slurm.sandbox import Sandbox
 from hpc_tune_slurm.sandbox.waiting import wait_until
 
-from tests.sandbox.login import ATTEMPT_SECONDS, Login, Submitted, leftovers
+from tests.sandbox.login import ATTEMPT_SECONDS, Login, Submitted, leftovers, read_table
 
 pytestmark = pytest.mark.slurm
 
@@ -65,11 +64,6 @@ class Finished:
 
     def table(self, name: str) -> list[dict[str, str]]:
         return read_table(self.submitted.run.path, name)
-
-
-def read_table(run: Path, name: str) -> list[dict[str, str]]:
-    with (run / f"{name}.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @contextmanager
