@@ -22,13 +22,14 @@ from ray.tune.utils import flatten_dict
 
 from hpc_tune.errors import ExperimentError, Fault
 from hpc_tune.experiment.nearest import did_you_mean
-from hpc_tune.runtime.catch_up import catch_up
+from hpc_tune.runtime.catch_up import catch_up, set_aside_damaged
 from hpc_tune.runtime.more_samples import extend
 from hpc_tune.runtime.node_loss import forgive_lost_node
 from hpc_tune.runtime.results_log import AUTOMATIC_KEYS
 from hpc_tune.runtime.scheduler_state import load_scheduler, save_scheduler
 from hpc_tune.runtime.snapshots import STATE_FILE, Snapshots
 from hpc_tune.runtime.stopping import GracefulStop, end_tune
+from hpc_tune.runtime.trial_schedulers import Population
 
 __all__ = ["SearchController", "installed"]
 
@@ -211,8 +212,11 @@ class SearchController(TuneController):
     def _restore_trials(self, experiment_state: dict[str, Any]) -> list[Trial]:
         trials: list[Trial] = super()._restore_trials(experiment_state)
         unfinished = [trial for trial in trials if not trial.is_finished()]
+        for trial in unfinished:
+            set_aside_damaged(trial)
         went_on = [trial for trial in unfinished if catch_up(trial)]
         self._ended_unnoticed = [trial for trial in went_on if trial.is_finished()]
+        self._went_on = [trial for trial in went_on if not trial.is_finished()]
         self._waiting = [trial for trial in unfinished if trial.status == Trial.PAUSED and trial not in went_on]
         return trials
 
@@ -223,6 +227,9 @@ class SearchController(TuneController):
             return
         with staged.open("rb") as file:
             load_scheduler(self._scheduler_alg, file, self._trials)
+        if isinstance(self._scheduler_alg, Population):
+            missed = ((trial, flatten_dict(trial.last_result)) for trial in self._went_on)
+            self._waiting += [trial for trial, result in missed if self._scheduler_alg.has_missed(trial, result)]
         for trial in self._waiting:
             self._set_trial_status(trial, Trial.PAUSED)
 

@@ -57,6 +57,20 @@ class Population(PopulationBasedTraining):
             chosen = super().choose_trial_to_run(tune_controller)
         return chosen
 
+    def has_missed(self, trial: Trial, result: dict[str, Any]) -> bool:
+        """Take note of a restored member's last result, which came after the state was saved.
+
+        Returns:
+            Whether the member is where it has to wait for the others.
+        """
+        if not self._synch or self._time_attr not in result or self._metric not in result:
+            return False
+        state, now = self._trial_state[trial], result[self._time_attr]
+        if now < self._burn_in_period or now - state.last_perturbation_time < self._perturbation_interval:
+            return False
+        self._save_trial_state(state, now, result, trial)
+        return bool(now >= self._next_perturbation_sync)
+
     def _perturb(self, tune_controller: Any) -> None:
         """Do what Ray does when the last member reports."""
         lower, upper = self._quantiles()
