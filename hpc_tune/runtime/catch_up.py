@@ -12,7 +12,26 @@ from ray.tune.experiment import Trial
 
 from hpc_tune.runtime.results_log import Reported, reported_results
 
-__all__ = ["catch_up"]
+__all__ = ["catch_up", "set_aside_damaged"]
+
+NOTES_FILE = "notes.txt"
+"""What happened to a trial, in its folder: a sentence per line, for its row in the tables."""
+
+
+def set_aside_damaged(trial: Trial) -> None:
+    """Rename the checkpoints that a trial could go on from if they were whole; its row says so.
+
+    They may be its own or, after an exploit, another trial's.
+    """
+    folders = {Path(trial.storage.trial_fs_path)}
+    if (known := trial.run_metadata.checkpoint_manager.latest_checkpoint_result) is not None:
+        folders.add(Path(known.checkpoint.path).parent)
+    for folder in folders:
+        for checkpoint in {each.checkpoint for each in reported_results(folder) if each.damaged}:
+            assert checkpoint is not None
+            checkpoint.rename(checkpoint.with_name(f"damaged_{checkpoint.name}"))
+            with (folder / NOTES_FILE).open("a", encoding="utf-8") as notes:
+                notes.write(f"{checkpoint.name} was damaged: the trial went on from what came before it\n")
 
 
 def catch_up(trial: Trial) -> bool:
@@ -28,8 +47,11 @@ def catch_up(trial: Trial) -> bool:
     checkpoints = trial.run_metadata.checkpoint_manager
     checkpoints._checkpoint_results = list(filter(_is_there, checkpoints._checkpoint_results))
     known = checkpoints.latest_checkpoint_result
-    if known is not None and not _is_there(known):  # newer ones have taken its place
+    if known is not None and not _is_there(known):  # newer ones have taken its place, or it was damaged
         checkpoints._latest_checkpoint_result = known = None
+        checkpoints._checkpoint_results = [
+            each for each in checkpoints._checkpoint_results if not _is_of(folder, Path(each.checkpoint.path))
+        ]
     reported = _place_of(trial.last_result, results)
     # The checkpoint of the last result that the state holds may have been on its way when the state was saved; one
     # taken over from another trial came after that result.
@@ -39,13 +61,18 @@ def catch_up(trial: Trial) -> bool:
     for result in results[first:]:
         # to register one twice would have Tune delete it as the older of the two
         if result.checkpoint is not None and (known is None or result.checkpoint != Path(known.checkpoint.path)):
-            trial.storage.current_checkpoint_index = int(result.checkpoint.name.rpartition("_")[2])
+            trial.storage.current_checkpoint_index = _number(result.checkpoint.name)
             trial.on_checkpoint(_TrainingResult(Checkpoint(str(result.checkpoint)), result.metrics))
+    names = [name for each in results if (name := each.metrics.get("checkpoint_dir_name"))]
+    # no name is given twice, since a result names its checkpoint
+    trial.storage.current_checkpoint_index = max([trial.storage.current_checkpoint_index, *map(_number, names)])
     done = bool(results) and results[-1].done
-    if done:
+    went_on = done or len(results) > reported + 1
+    if went_on:
         trial.run_metadata.last_result = results[-1].metrics
+    if done:
         trial.set_status(Trial.TERMINATED)
-    return done or len(results) > reported + 1
+    return went_on
 
 
 def _place_of(metrics: dict[str, Any], results: Sequence[Reported]) -> int:
@@ -54,6 +81,10 @@ def _place_of(metrics: dict[str, Any], results: Sequence[Reported]) -> int:
     wanted = [metrics.get(key) for key in keys]
     places = [place for place, each in enumerate(results) if [each.metrics.get(key) for key in keys] == wanted]
     return places[-1] if places else -1
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition("_")[2])
 
 
 def _is_there(result: _TrainingResult) -> bool:

@@ -26,6 +26,7 @@ AUTOMATIC_KEYS = frozenset({*AUTO_RESULT_KEYS, "trial_id", "experiment_tag", "do
 """Keys that Tune adds to every result; whatever else is in one, the trainable reported."""
 
 MOST_OPEN_FILES = 200
+_SIZE = "checkpoint_bytes"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Reported:
     metrics: dict[str, Any]
     checkpoint: Path | None
     """The checkpoint that came with it, if it is still there."""
+    damaged: bool = False
+    """Whether files of the checkpoint cannot be read, or hold less than they did when it was written."""
 
     @property
     def iteration(self) -> int:
@@ -68,6 +71,8 @@ class ResultsLog(Callback):
     ) -> None:
         """Append one line, in one write: a reader may come at any time."""
         kept = {key: value for key, value in result.items() if key != "config"}
+        if (name := kept.get("checkpoint_dir_name")) is not None:
+            kept[_SIZE] = _readable_bytes(self._folder(trial) / name)
         line = json.dumps(kept, cls=SafeFallbackEncoder)
         file = self._file(trial)
         file.write(line.encode() + b"\n")
@@ -131,4 +136,20 @@ def reported_results(folder: Path) -> Iterator[Reported]:
             continue
         name = metrics.get("checkpoint_dir_name")
         checkpoint = folder / name if name and (folder / name).is_dir() else None
-        yield Reported(metrics, checkpoint)
+        # more than was seen when it was new: a shared file system may have shown some files late
+        damaged = checkpoint is not None and _readable_bytes(checkpoint) < metrics.get(_SIZE, 0)
+        yield Reported(metrics, checkpoint, damaged)
+
+
+def _readable_bytes(checkpoint: Path) -> int:
+    """Return the size of a checkpoint's files, of those that can be read."""
+    size = 0
+    for folder, _, names in os.walk(checkpoint):
+        for name in names:
+            try:
+                with Path(folder, name).open("rb") as file:
+                    if file.read(1):
+                        size += os.fstat(file.fileno()).st_size
+            except OSError:
+                continue
+    return size
