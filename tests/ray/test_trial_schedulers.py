@@ -76,3 +76,27 @@ def test_trials_that_wait_for_each_other_are_resumed(search: Search, experiment:
     history = [(row["trial_id"], row["training_iteration"]) for row in search.table("history")]
     assert len(history) == len(set(history))
     assert str(STEPS) in {row["iterations"] for row in search.table()}
+    if experiment is POPULATION:
+        assert len(history) == 4 * STEPS, "nobody ran ahead of the others, and no clone skipped an iteration"
+
+
+@pytest.mark.parametrize(("iteration", "waits"), [(1, False), (2, True), (3, True)])
+def test_a_result_that_the_state_missed_may_have_been_where_members_meet(iteration: int, waits: bool) -> None:
+    from ray.tune.experiment import Trial
+    from ray.tune.schedulers.pbt import _PBTTrialState
+
+    from hpc_tune.runtime.trial_schedulers import Population
+
+    population = Population(
+        metric="score",
+        mode="max",
+        time_attr="training_iteration",
+        perturbation_interval=2,
+        hyperparam_mutations={"lr": [1, 2]},
+        synch=True,
+    )
+    trial = Trial("train", stub=True)
+    population._trial_state[trial] = _PBTTrialState(trial)
+    assert population.has_missed(trial, {"training_iteration": iteration, "score": 5.0}) is waits
+    assert population.last_scores([trial]) == ([5.0] if waits else [])
+    assert not population.has_missed(trial, {"training_iteration": iteration}), "nothing to compare"
