@@ -19,6 +19,7 @@ TIMES = ("time_total_s", "time_this_iter_s", "timestamp")
 
 _NOT_KEPT = frozenset(
     {
+        "checkpoint_bytes",
         "checkpoint_dir_name",
         "config",
         "date",

@@ -36,7 +36,7 @@ _AFTER_METRICS = (
     "checkpoint",
     "error",
 )
-_FIXED = frozenset({"trial_id", "status", "training_iteration", *_AFTER_METRICS, *TIMES})
+_FIXED = frozenset({"trial_id", "status", "training_iteration", "notes", *_AFTER_METRICS, *TIMES})
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,10 @@ def _trials_table(trials: Sequence[Trial], metrics: dict[str, str], search: Sear
         [trial.checkpoint for trial in trials],
         [trial.error for trial in trials],
     )
-    return _frame(columns | dict(zip(_AFTER_METRICS, after, strict=True)))
+    columns |= dict(zip(_AFTER_METRICS, after, strict=True))
+    if any(trial.notes for trial in trials):
+        columns["notes"] = [trial.notes for trial in trials]
+    return _frame(columns)
 
 
 def _history_table(trials: Sequence[Trial], metrics: dict[str, str]) -> DataFrame:

@@ -40,6 +40,8 @@ class Trial:
     log: ResultLog
     checkpoint: str = ""
     error: str = ""
+    notes: str = ""
+    """What happened to it that its results do not show, such as a checkpoint that was damaged."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ class _Reader:
             log=log,
             checkpoint=self._checkpoint(folder, names, log),
             error=self._error(folder / "error.txt") if status == "ERROR" else "",
+            notes=self._notes(folder / "notes.txt") if "notes.txt" in names else "",
         )
 
     def _from_state(self, state: TrialState) -> Trial:
@@ -191,6 +194,10 @@ class _Reader:
     def _error(self, path: Path) -> str:
         data = self._bytes(path, last=_ERROR_TAIL) or b""
         return error_line(data.decode("utf-8", "replace"))
+
+    def _notes(self, path: Path) -> str:
+        data = self._bytes(path, last=_ERROR_TAIL) or b""
+        return "; ".join(data.decode("utf-8", "replace").split("\n")).rstrip("; ")
 
     def _checkpoint(self, folder: Path, names: set[str], log: ResultLog) -> str:
         """Return the newest checkpoint that is whole, relative to the run directory.

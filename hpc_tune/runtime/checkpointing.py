@@ -12,7 +12,7 @@ STOP_FILE = "HPC_TUNE_STOP_FILE"
 """The environment variable that names a file of the trial's node; once the file is there, the allocation ends."""
 
 _asked: dict[str, int] = {}
-"""How often each trial of this process has asked; a process serves several."""
+"""In which iteration each trial of this process is; a process serves several."""
 
 
 def should_checkpoint(*, every: int | None = None) -> bool:
@@ -33,6 +33,11 @@ def should_checkpoint(*, every: int | None = None) -> bool:
     trial = _trial_id()
     _asked[trial] = _asked.get(trial, 0) + 1
     return (every is not None and _asked[trial] % every == 0) or is_stopping()
+
+
+def go_on_from(trial: str, iteration: int) -> None:
+    """Note in which iteration a trial goes on: an interruption does not change its rhythm."""
+    _asked[trial] = iteration
 
 
 def is_stopping() -> bool:

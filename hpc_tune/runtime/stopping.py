@@ -71,7 +71,7 @@ class GracefulStop:
     def _has_saved(self, trial: Trial) -> bool:
         """Tell whether a trial has reported with a checkpoint since the request, or as one that writes none."""
         since = (trial.run_metadata.last_result_time or 0.0) - (self._requested or 0.0)
-        has_checkpoint = (trial.last_result or {}).get("checkpoint_dir_name") is not None
+        has_checkpoint = trial.run_metadata.last_result.get("checkpoint_dir_name") is not None
         return since >= (0.0 if has_checkpoint else self._spread)
 
 

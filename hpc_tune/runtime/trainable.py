@@ -22,6 +22,8 @@ from typing import Any
 from ray import tune
 
 from hpc_tune.errors import ExperimentError, Fault
+from hpc_tune.runtime.checkpointing import go_on_from
+from hpc_tune.runtime.results_log import reported_results
 
 __all__ = ["TrialSettings", "as_trainable", "can_reuse_worker"]
 
@@ -92,6 +94,7 @@ def _wrap_function(user: Callable[..., Any], settings: TrialSettings, extra: str
     def trainable(config: dict[str, Any], data: Any = None) -> Any:
         trial_id = tune.get_context().get_trial_id()
         with _trial_process(settings, str(trial_id)):
+            go_on_from(str(trial_id), _iterations_done())
             if extra == "reporter":
                 return user(config, _report)
             output = user(config) if extra is None else user(config, data)
@@ -103,6 +106,15 @@ def _wrap_function(user: Callable[..., Any], settings: TrialSettings, extra: str
 
     trainable.__name__ = user.__name__
     return trainable
+
+
+def _iterations_done() -> int:
+    """Return how many iterations are behind the checkpoint that a trial goes on from, its own or another trial's."""
+    if (checkpoint := tune.get_checkpoint()) is None:
+        return 0
+    path = Path(checkpoint.path)
+    named = (each for each in reported_results(path.parent) if each.checkpoint == path)
+    return max((each.iteration for each in named), default=0)
 
 
 def _report(_metrics: Mapping[str, Any] | None = None, /, **metrics: Any) -> None:

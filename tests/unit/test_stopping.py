@@ -17,12 +17,11 @@ class Trial:
     """What the stop looks at of one of Ray's."""
 
     status: str = "RUNNING"
-    run_metadata: Any = field(default_factory=lambda: SimpleNamespace(last_result_time=None))
-    last_result: dict[str, Any] = field(default_factory=dict)
+    run_metadata: Any = field(default_factory=lambda: SimpleNamespace(last_result_time=None, last_result={}))
 
     def report(self, time: float, checkpoint: str | None = None) -> None:
         self.run_metadata.last_result_time = time
-        self.last_result = {"checkpoint_dir_name": checkpoint}
+        self.run_metadata.last_result = {"checkpoint_dir_name": checkpoint}
 
 
 class Clock:
