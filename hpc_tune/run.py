@@ -15,17 +15,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpc_tune import __version__
 from hpc_tune.attempt import Attempt, Cause, SlurmJob, Submission
 from hpc_tune.durable import read_json, write_json
 from hpc_tune.errors import RunBusy, RunError, RunNotFound
-from hpc_tune.experiment.load import LoadedExperiment
 from hpc_tune.experiment.nearest import did_you_mean
-from hpc_tune.experiment.spec import Experiment, spec_hash
 from hpc_tune.lock import Lock
 from hpc_tune.snapshot import take_snapshot
+
+if TYPE_CHECKING:
+    from hpc_tune.experiment.load import LoadedExperiment
+    from hpc_tune.experiment.spec import Experiment
 
 __all__ = ["RunDir", "find_run", "list_runs", "stamped_name", "user_name"]
 
@@ -74,6 +76,8 @@ class RunDir:
         return run
 
     def _fill(self, loaded: LoadedExperiment, *, overrides: Sequence[str], seed: int, command: Sequence[str]) -> None:
+        from hpc_tune.experiment.spec import spec_hash  # node agents have no use for pydantic
+
         for folder in (self.code, self.attempts_dir, self.storage):
             folder.mkdir(mode=0o700)
         take_snapshot(loaded.folder, self.code)

@@ -45,7 +45,6 @@ def attempt_environment(base: Mapping[str, str], attempt: Attempt, code: Path, s
         RAY_CHDIR_TO_TRIAL_DIR="0",  # a trial works in its folder on the storage path; see trainable.py
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",  # results_log.py takes their place
         TUNE_FUNCTION_THREAD_TIMEOUT_S="60",  # a stopped trial may need more than Tune's 2 s to let go of its worker
-        RAY_ENABLE_ZERO_COPY_TORCH_TENSORS="1",
         PYTHONPATH=os.pathsep.join(filter(None, [str(code), environment.get("PYTHONPATH")])),
     )
     environment[MARK] = str(attempt.path)

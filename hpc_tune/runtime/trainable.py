@@ -10,9 +10,7 @@ import gc
 import inspect
 import logging
 import os
-import random
 import sys
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from ray import tune
 from hpc_tune.errors import ExperimentError, Fault
 from hpc_tune.runtime.checkpointing import go_on_from
 from hpc_tune.runtime.results_log import reported_results
+from hpc_tune.runtime.seeding import seed_trial
 
 __all__ = ["TrialSettings", "as_trainable", "can_reuse_worker"]
 
@@ -60,7 +59,21 @@ def as_trainable(user: Any, settings: TrialSettings, data: Any = None, *, has_da
     wrapped = _wrap_class(user, settings) if is_class else _wrap_function(user, settings, extra)
     if not has_data:
         return wrapped
+    _share_tensors()
     return tune.with_parameters(wrapped, **{extra if is_class and extra else "data": data})
+
+
+def _share_tensors() -> None:
+    """Have the trials read PyTorch's tensors in the data where they lie in the object store, as they do arrays.
+
+    Ray's own switch for this is an environment variable that has every process import PyTorch, whoever needs it.
+    """
+    if (torch := sys.modules.get("torch")) is not None:
+        from ray._private.tensor_serialization_utils import zero_copy_tensors_reducer
+        from ray._private.worker import global_worker
+
+        context = global_worker.get_serialization_context()
+        context._register_cloudpickle_reducer(torch.Tensor, zero_copy_tensors_reducer)
 
 
 def can_reuse_worker(user: Any) -> bool:
@@ -150,25 +163,13 @@ def _trial_process(settings: TrialSettings, trial_id: str) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
     logging.getLogger("ray").setLevel(logging.WARNING)  # the output is the user's; Ray announces each checkpoint
-    _seed(settings, trial_id)
+    seed_trial(settings.seed, trial_id, settings.cpus)
     with _output_to(folder / "output.log"):
         try:
             yield
         finally:
             os.chdir("/")
             _free_memory()
-
-
-def _seed(settings: TrialSettings, trial_id: str) -> None:
-    """Seed what a trial draws from, by the trial's place in the search, so that a search can be repeated."""
-    place = trial_id.rpartition("_")[2]
-    seed = zlib.crc32(f"{settings.seed}:{place}".encode())
-    random.seed(seed)
-    if (numpy := sys.modules.get("numpy")) is not None:
-        numpy.random.seed(seed)
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.manual_seed(seed)
-        torch.set_num_threads(max(1, int(settings.cpus)))
 
 
 def _free_memory() -> None:

@@ -107,6 +107,7 @@ def test_the_rules_see_what_breaks_them() -> None:
         ("hpc_tune.operations", {"ray", "torch", "pandas", "numpy", "rich"}),
         ("hpc_tune.render", {"ray", "torch", "pandas", "numpy", "rich"}),
         ("hpc_tune.results.tables", {"ray", "torch", "pandas"}),
+        ("hpc_tune.runtime.node", {"ray", "torch", "pandas", "numpy", "pydantic", "jinja2", "click", "rich"}),
     ],
 )
 def test_an_import_stays_light(module: str, absent: set[str]) -> None:
