@@ -117,6 +117,7 @@ def _agent(request: JobRequest, site: Site, retry_errors: bool) -> Iterator[str]
         yield f"--interface={site.interface}"
     if retry_errors:
         yield "--retry-errors"
+    yield f"--next={site.next_attempt}"
 
 
 def _python(environment: Environment, python: str) -> list[str]:

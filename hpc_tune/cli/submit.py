@@ -65,12 +65,13 @@ def submit(
 @click.command(hidden=True)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--next", "way", type=click.Choice(["successor", "requeue", "none"]), default="successor")
-def conclude(run: Path, way: Literal["successor", "requeue", "none"]) -> None:
+@click.option("--end-job", is_flag=True, help="The job's script has died with its node: end the job.")
+def conclude(run: Path, way: Literal["successor", "requeue", "none"], end_job: bool) -> None:
     """Say how the attempt of this Slurm job ended, and see to the next one: the last line of a job script."""
     from hpc_tune import operations, render
     from hpc_tune.run import RunDir
 
-    concluded = operations.conclude(RunDir(run.resolve()), way=way)
+    concluded = operations.conclude(RunDir(run.resolve()), way=way, end_job=end_job)
     render.concluded(concluded)
     if concluded.following.way == "slurm":
         threading.Event().wait(LONGEST_GRACE)  # a job that ended by itself would not be started again

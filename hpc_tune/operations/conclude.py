@@ -29,13 +29,19 @@ class Concluded:
 
 
 def conclude(
-    run: RunDir, *, way: Way, slurm: Slurm | None = None, environment: Mapping[str, str] = os.environ
+    run: RunDir,
+    *,
+    way: Way,
+    end_job: bool = False,
+    slurm: Slurm | None = None,
+    environment: Mapping[str, str] = os.environ,
 ) -> Concluded:
     """Put on record how this job's attempt ended, see to the next one, and write the tables.
 
     Args:
         run: the run.
         way: how the site wants the next attempt to be started.
+        end_job: end the job, which nobody else does: its script has died with its node.
         slurm: who starts it.
         environment: the job's.
 
@@ -56,11 +62,15 @@ def conclude(
     if outcome is None:
         outcome = _unrecorded(run, attempt, job)
         attempt.end(outcome)
-    following = follow_on(run, attempt, outcome, job, way, slurm or Slurm())  # first: time may be short
+    slurm = slurm or Slurm()
+    following = follow_on(run, attempt, outcome, job, way, slurm)  # first: time may be short
     try:
-        return Concluded(run, attempt, outcome, collect(run), None, following)
+        collected, collect_error = collect(run), None
     except RunError as error:
-        return Concluded(run, attempt, outcome, None, error.message, following)
+        collected, collect_error = None, error.message
+    if end_job and following.way != "requeue":
+        slurm.cancel([job.job_id])
+    return Concluded(run, attempt, outcome, collected, collect_error, following)
 
 
 def _attempt_of(run: RunDir, job: SlurmJob) -> Attempt:

@@ -56,6 +56,8 @@ class NodeSettings:
     """Seconds that running trials get to report once more when the allocation is about to end."""
     job_start: float
     """When the job script began, in seconds since the epoch."""
+    next_attempt: str = "successor"
+    """How the site wants the next attempt to be started."""
     guardian: Guardian = field(default_factory=Guardian)
 
 

@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--start-timeout", type=float, default=120.0, metavar="SECONDS")
     parser.add_argument("--retry-errors", action="store_true", help="in the first attempt since the run was sent")
     parser.add_argument("--patience", type=float, default=60.0, metavar="SECONDS", help="for trials to save at the end")
+    parser.add_argument("--next", default="successor", metavar="WAY", help="how the next attempt is to be started")
     parser.add_argument("--job-start", type=float, default=time.time(), metavar="EPOCH")
     parsed = parser.parse_args(arguments)
     guardian = split_off_guardian()
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         retry_errors=parsed.retry_errors,
         patience=parsed.patience,
         job_start=parsed.job_start,
+        next_attempt=parsed.next,
         guardian=guardian,
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from hpc_tune.attempt import Attempt, Head
+from hpc_tune.attempt import Attempt, Head, Outcome
 from hpc_tune.durable import is_listed
 from hpc_tune.errors import RunBusy
 from hpc_tune.runtime.agent import Agent, NodeFailed, NodeSettings
 from hpc_tune.runtime.granted import Place
+from hpc_tune.runtime.head_watch import HEAD_SILENCE, HeadWatch
 from hpc_tune.runtime.network import answers, free_ports, worker_address
 from hpc_tune.runtime.ray_node import RayNode, RayNodeSpec
 
@@ -20,8 +23,6 @@ T = TypeVar("T")
 
 STARTS = 3
 """How often a worker is started, each time with other ports, before its node counts as failed."""
-HEAD_SILENCE = 15.0
-"""Seconds without an answer from the head after which it counts as gone."""
 _PAUSE = 0.1
 """Seconds between two looks at the shared directory while the cluster forms."""
 _LOOK = 1.0
@@ -53,6 +54,8 @@ def find_attempt(settings: NodeSettings, place: Place) -> Attempt:
 class WorkerAgent(Agent):
     """A worker node's part."""
 
+    _lost_head: Head | None = None
+
     def work(self) -> None:
         """Join the head once it answers; then wait for the end."""
         ray = self.new_ray()
@@ -62,6 +65,21 @@ class WorkerAgent(Agent):
         ray, address = self._join(ray, head)
         self.joined(address)
         self._stay(ray, head)
+
+    def finish(self, failure: str) -> None:
+        """Do what the job script cannot do any more if it has died with the head's node."""
+        if self._lost_head is None:
+            return
+        try:
+            (self.attempt.path / "lost_head").mkdir()  # of several workers, one
+        except FileExistsError:
+            return
+        reason = f"the head node {self._lost_head.node} is lost"
+        self.attempt.end(Outcome("interrupted", reason, exit_code=1, cause="node"))
+        run, way = self.settings.run, self.settings.next_attempt
+        # Slurm keeps the job, which has --no-kill, although its script is gone
+        command = [sys.executable, "-m", "hpc_tune", "conclude", str(run.path), f"--next={way}", "--end-job"]
+        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, cwd="/", check=False)
 
     def _head(self) -> Head | None:
         """Return the head's address once it answers there."""
@@ -109,15 +127,18 @@ class WorkerAgent(Agent):
         """Wait until the attempt is over.
 
         Raises:
-            NodeFailed: if this node's Ray ends before, or the head is gone.
+            NodeFailed: if this node's Ray ends before, or the head is out of its reach.
         """
-        heard = time.monotonic()
+        watch = HeadWatch(self.attempt, head)
         while not self._is_over():
             self.told_to_stop()
             if ray.exit_code is not None and not self._is_over():
                 raise NodeFailed(f"Ray ended: {ray.failure()}")
-            if answers(head.address):
-                heard = time.monotonic()
-            elif time.monotonic() - heard > HEAD_SILENCE:
+            seen = watch.look()
+            if seen == "lost":
+                self.say(f"the head on {head.node} is lost")
+                self._lost_head = head
+                return
+            if seen == "out of reach":
                 raise NodeFailed(f"the head on {head.node} has not answered for {HEAD_SILENCE:.0f} s")
             time.sleep(_LOOK)
