@@ -7,6 +7,7 @@ node. The processes bear the attempt's mark and are ended by it.
 from __future__ import annotations
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -26,6 +27,8 @@ OPEN_FILES = 65535
 """What Ray's processes may need; the usual soft limit of 1,024 is not enough for a node full of workers."""
 STARTED = b"Ray runtime started."
 """What ``ray start`` prints once the node is part of the cluster."""
+_PROCESS_ENDED = re.compile(r"----- END (\w+)\.\w+ tail \(exit code\(s\)=(.*)\) -----")
+"""What ``ray start`` prints when one of its processes has ended, after the last lines of that one's log."""
 _TAIL = 40
 _LAST_WORDS = 1.0
 """Seconds to wait for what an ended process has said."""
@@ -129,7 +132,8 @@ class RayNode:
         said = b"".join(self._last).decode(errors="replace")
         lines = [line.strip() for line in said.splitlines() if line.strip()]
         named = [line for line in lines if _names_an_error(line)]
-        return (named or lines or [f"exit code {self.exit_code}"])[-1][:300]
+        ended = [f"{end[1]} ended with exit code {end[2]}" for line in lines if (end := _PROCESS_ENDED.search(line))]
+        return (named or ended or lines or [f"exit code {self.exit_code}"])[-1][:300]
 
 
 def _names_an_error(line: str) -> bool:

@@ -167,6 +167,14 @@ TRACEBACK = """\
     print('  see the logs')
     sys.exit(1)
 """
+KILLED = """\
+    print('2026-11-24 06:54:42,619 ERR scripts.py:1307 -- Some Ray subprocesses exited unexpectedly:')
+    print('2026-11-24 06:54:42,620 ERR scripts.py:115 -- ----- BEGIN raylet.out tail (exit code(s)=-9 (signal 9)) -----')
+    print('[2026-11-24 06:54:30,982 I 34 43] (raylet) object_store.cc:37: Object store current usage 8e-09 / 0.63 GB.')
+    print('2026-11-24 06:54:42,620 ERR scripts.py:128 -- ----- END raylet.out tail (exit code(s)=-9 (signal 9)) -----')
+    print('2026-11-24 06:54:42,620 ERR scripts.py:1315 -- Remaining processes will be killed.')
+    sys.exit(1)
+"""
 
 
 @pytest.mark.parametrize(
@@ -183,8 +191,9 @@ TRACEBACK = """\
             "OSError: caf\N{REPLACEMENT CHARACTER}",
         ),
         ("    import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        (KILLED, "raylet ended with exit code -9 (signal 9)"),
     ],
-    ids=["traceback", "error first", "click", "no error", "nothing more", "long", "no utf-8", "import"],
+    ids=["traceback", "error first", "click", "no error", "nothing more", "long", "no utf-8", "import", "killed"],
 )
 def test_a_failure_is_one_sentence(tmp_path: Path, body: str, failure: str) -> None:
     with stand_in(tmp_path, body) as node:
