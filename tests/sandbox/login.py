@@ -8,12 +8,13 @@ import os
 import pwd
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hpc_tune_slurm.sandbox import Sandbox
+from hpc_tune_slurm.sandbox.errors import SandboxTimeoutError
 from hpc_tune_slurm.sandbox.processes import as_user
 from hpc_tune_slurm.sandbox.waiting import wait_until
 
@@ -137,8 +138,15 @@ class Submitted:
 
     def wait(self, seconds: float = ATTEMPT_SECONDS) -> dict[str, Any]:
         """Wait until the job has ended; return the status."""
-        wait_until(lambda: self.job_state() not in LIVE, f"the end of job {self.job_id}\n{self.logs()}", seconds, 0.2)
+        self.until(lambda: self.job_state() not in LIVE, f"the end of job {self.job_id}", seconds)
         return self.status()
+
+    def until(self, condition: Callable[[], Any], what: str, seconds: float = ATTEMPT_SECONDS) -> None:
+        """Wait for a condition; when it does not come, fail with what the job has said."""
+        try:
+            wait_until(condition, what, seconds, 0.2)
+        except SandboxTimeoutError as error:
+            raise AssertionError(f"{error}\n{self.logs()}") from None
 
     def wait_for(self, path: Path, seconds: float = ATTEMPT_SECONDS) -> None:
         """Wait until something of the run exists; a job that ends before is a failure."""
@@ -148,13 +156,13 @@ class Submitted:
             assert path.exists() or not over, f"the job ended without {path.name}\n{self.logs()}"
             return path.exists()
 
-        wait_until(there, f"{path.name}\n{self.logs()}", seconds, 0.2)
+        self.until(there, path.name, seconds)
 
     def logs(self) -> str:
         """Return all that the job has said, for a failed test's message."""
         paths = [self.run.job_log(self.job_id), *sorted(self.run.path.glob("attempts/*/nodes/*.log"))]
         paths += sorted(self.run.path.glob("attempts/*/driver.log"))
-        return "\n".join(f"--- {path}\n{path.read_text(errors='replace')[-3000:]}" for path in paths if path.exists())
+        return "\n".join(f"--- {path}\n{path.read_text(errors='replace')[-6000:]}" for path in paths if path.exists())
 
 
 def packages_for(folder: Path) -> str:

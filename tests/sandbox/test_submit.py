@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 from hpc_tune_slurm.sandbox import Sandbox
-from hpc_tune_slurm.sandbox.waiting import wait_until
 
-from tests.sandbox.login import ATTEMPT_SECONDS, Login, Submitted, leftovers, read_table
+from tests.sandbox.login import Login, Submitted, leftovers, read_table
 
 pytestmark = pytest.mark.slurm
 
@@ -232,7 +231,7 @@ def cancelled(user: Login) -> tuple[Submitted, str, str]:
     space = {"open": str(user.home / "open")}
     project = user.project(COUNTING, {"space": space, "trial": {"cpus": 1}, "checkpoint": {"keep": 2}}, name="counting")
     submitted = user.submit(project, "--nodes=1", "--cpus-per-node=1")
-    wait_until(lambda: submitted.status()["best"], f"a first result\n{submitted.logs()}", ATTEMPT_SECONDS, 0.5)
+    submitted.until(lambda: submitted.status()["best"], "a first result")
     second = Submitted(user, submitted.run, by_hand(submitted))
     second.wait()
     meanwhile = submitted.status()
