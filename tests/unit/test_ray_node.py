@@ -169,7 +169,7 @@ TRACEBACK = """\
 """
 KILLED = """\
     print('2026-11-24 06:54:42,619 ERR scripts.py:1307 -- Some Ray subprocesses exited unexpectedly:')
-    print('2026-11-24 06:54:42,620 ERR scripts.py:115 -- ----- BEGIN raylet.out tail (exit code(s)=-9 (signal 9)) -----')
+    print('2026-11-24 06:54:42,620 ERR scripts.py:115 -- ----- BEGIN raylet.out tail (exit code(s)=-9 (signal 9)) ---')
     print('[2026-11-24 06:54:30,982 I 34 43] (raylet) object_store.cc:37: Object store current usage 8e-09 / 0.63 GB.')
     print('2026-11-24 06:54:42,620 ERR scripts.py:128 -- ----- END raylet.out tail (exit code(s)=-9 (signal 9)) -----')
     print('2026-11-24 06:54:42,620 ERR scripts.py:1315 -- Remaining processes will be killed.')
