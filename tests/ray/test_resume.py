@@ -134,7 +134,7 @@ def test_a_changed_experiment_is_refused_and_its_source_may_change(search: Searc
     assert "is complete" in search.call("resume", exit_code=1)
 
 
-def test_failed_trials_start_again_when_asked(search: Search) -> None:
+def test_a_run_whose_trials_all_failed_starts_them_again_when_asked(search: Search) -> None:
     search.write(
         """
 from pathlib import Path
@@ -147,7 +147,7 @@ def train(config):
 """,
         {"space": {"repaired": str(search.folder / "repaired"), "n": {"grid": [1, 2]}}},
     )
-    search.run(exit_code=5)
+    assert "all 2 trials failed" in search.run(exit_code=5)
     (search.folder / "repaired").touch()
     search.call("resume", "--retry-errors")
     assert [row["status"] for row in search.table()] == ["TERMINATED"] * 2
