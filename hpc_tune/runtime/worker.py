@@ -62,9 +62,8 @@ class WorkerAgent(Agent):
         head = self._wait_for(self._head, "the head did not answer")
         if head is None:
             return
-        ray, address = self._join(ray, head)
-        self.joined(address)
-        self._stay(ray, head)
+        if (running := self._join(ray, head)) is not None:
+            self._stay(running, head)
 
     def finish(self, failure: str) -> None:
         """Do what the job script cannot do any more if it has died with the head's node."""
@@ -103,8 +102,8 @@ class WorkerAgent(Agent):
             time.sleep(_PAUSE)
         return found
 
-    def _join(self, ray: RayNode, head: Head) -> tuple[RayNode, str]:
-        """Start Ray until it has joined.
+    def _join(self, ray: RayNode, head: Head) -> RayNode | None:
+        """Start Ray until it has joined, and return it, or None when the attempt is over.
 
         Raises:
             NodeFailed: if it does not, with none of the ports that were tried, or not in time.
@@ -114,10 +113,15 @@ class WorkerAgent(Agent):
             ports = free_ports(f"{self.attempt.path} {self.place.name} {start}")
             ray.start(RayNodeSpec(address, ports, self.resources, self.temp_dir, head=head.address))
             while ray.exit_code is None and not ray.up.wait(timeout=_PAUSE):
+                if self._is_over():
+                    return None
                 if self.seconds > self.settings.start_timeout:
                     raise NodeFailed(f"Ray has not joined after {self.seconds:.0f} s: {ray.failure()}")
             if ray.up.is_set():
-                return ray, address
+                self.joined(address)
+                return ray
+            if self._is_over():
+                return None
             self.say(f"Ray ended at its start ({start} of {STARTS}): {ray.failure()}")
             if start < STARTS:
                 ray = self.new_ray()

@@ -271,6 +271,17 @@ def test_a_deadline(job: Job, head_address: str, body: str, head: str | None, re
     assert job.nothing_is_left(attempt)
 
 
+def test_a_worker_that_is_joining_leaves_when_the_attempt_is_over(job: Job, head_address: str) -> None:
+    job.ray_does("    time.sleep(100)\n")
+    attempt = job.attempt(head_address)
+    agent = job.agent(1)
+    assert until((job.stand_in / "starts").exists)
+    attempt.end(Outcome("completed", "all trials have ended"))
+    assert ended(agent)[0] == 0
+    assert node(attempt).state == "ended"
+    assert job.nothing_is_left(attempt)
+
+
 def test_a_worker_whose_ray_ends_has_failed(job: Job, head_address: str) -> None:
     job.ray_does(
         "    started()\n    while not (HERE / 'end').exists(): time.sleep(0.01)\n    raise OSError('disk gone')\n"
