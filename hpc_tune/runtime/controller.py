@@ -131,7 +131,7 @@ class SearchController(TuneController):
 
     def _process_trial_failure(self, trial: Trial, exception: Any) -> None:
         """Start a trial that died with its node again from its checkpoint, without charging it a failure."""
-        forgive_lost_node(exception)
+        forgive_lost_node(exception, trial.temporary_state.location.hostname)
         super()._process_trial_failure(trial, exception=exception)
 
     def add_trial(self, trial: Trial) -> None:

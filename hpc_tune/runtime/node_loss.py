@@ -9,6 +9,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
+from hpc_tune.runtime.network import answers
+
 __all__ = ["LostNodes", "forgive_lost_node"]
 
 INTERVAL = 5.0
@@ -18,18 +20,31 @@ _NODE_DIED = "its node has died"
 """How Ray's global control store explains such a death; the exception holds no code for it."""
 
 
-def forgive_lost_node(exception: Any) -> bool:
+def forgive_lost_node(exception: Any, address: str | None) -> bool:
     """Keep Tune from counting a trial's death as the trial's failure when its node died.
 
     Ray has the notion of an actor that was preempted, for nodes that were drained; one that vanished is no different.
+    Whoever talks to a trial may hear of the closed connection before Ray knows of the dead node.
+
+    Args:
+        exception: what Ray said.
+        address: the IP address of the trial's node; None where that is not known yet: any node.
 
     Returns:
         Whether the trial died with its node.
     """
-    if not isinstance(exception, RayActorError) or _NODE_DIED not in str(exception):
+    if not isinstance(exception, RayActorError):
+        return False
+    if _NODE_DIED not in str(exception) and not _is_silent(address):
         return False
     exception._preempted = True
     return True
+
+
+def _is_silent(address: str | None) -> bool:
+    """Tell whether Ray's own process on a node is gone, or that on some node."""
+    joined = {(node["NodeManagerAddress"], node["NodeManagerPort"]) for node in ray.nodes()}
+    return any(not answers(f"{host}:{port}") for host, port in joined if address in (None, host))
 
 
 class LostNodes:

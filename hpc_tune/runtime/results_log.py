@@ -36,8 +36,12 @@ class Reported:
     metrics: dict[str, Any]
     checkpoint: Path | None
     """The checkpoint that came with it, if it is still there."""
-    damaged: bool = False
-    """Whether files of the checkpoint cannot be read, or hold less than they did when it was written."""
+
+    @property
+    def damaged(self) -> bool:
+        """Whether files of the checkpoint cannot be read, or hold less than they did when it was written."""
+        # more than was seen when it was new is fine: a shared file system may have shown some files late
+        return self.checkpoint is not None and _readable_bytes(self.checkpoint) < self.metrics.get(_SIZE, 0)
 
     @property
     def iteration(self) -> int:
@@ -135,10 +139,7 @@ def reported_results(folder: Path) -> Iterator[Reported]:
         if not isinstance(metrics, dict) or "training_iteration" not in metrics:
             continue
         name = metrics.get("checkpoint_dir_name")
-        checkpoint = folder / name if name and (folder / name).is_dir() else None
-        # more than was seen when it was new: a shared file system may have shown some files late
-        damaged = checkpoint is not None and _readable_bytes(checkpoint) < metrics.get(_SIZE, 0)
-        yield Reported(metrics, checkpoint, damaged)
+        yield Reported(metrics, folder / name if name and (folder / name).is_dir() else None)
 
 
 def _readable_bytes(checkpoint: Path) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.train._internal.session import get_session
 
 from hpc_tune.errors import ExperimentError, Fault
 from hpc_tune.runtime.checkpointing import go_on_from
@@ -107,6 +108,7 @@ def _wrap_function(user: Callable[..., Any], settings: TrialSettings, extra: str
     def trainable(config: dict[str, Any], data: Any = None) -> Any:
         trial_id = tune.get_context().get_trial_id()
         with _trial_process(settings, str(trial_id)):
+            _name_checkpoints_anew(settings.storage / str(trial_id))
             go_on_from(str(trial_id), _iterations_done())
             if extra == "reporter":
                 return user(config, _report)
@@ -119,6 +121,19 @@ def _wrap_function(user: Callable[..., Any], settings: TrialSettings, extra: str
 
     trainable.__name__ = user.__name__
     return trainable
+
+
+def _name_checkpoints_anew(folder: Path) -> None:
+    """Have no checkpoint take another one's name, and place.
+
+    Tune counts them, and loses count when a trial pauses or dies while one is on its way to the driver. Results name
+    their checkpoints, and another trial may be about to go on from one.
+    """
+    names = [each.metrics.get("checkpoint_dir_name") for each in reported_results(folder)]
+    names += [path.name for path in folder.glob("checkpoint_*")]
+    storage = get_session().storage
+    taken = (int(name.rpartition("_")[2]) for name in names if name)
+    storage.current_checkpoint_index = max([storage.current_checkpoint_index, *taken])
 
 
 def _iterations_done() -> int:
