@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,45 @@ from hpc_tune.progress import Progress
 from hpc_tune.run import RunDir
 
 if TYPE_CHECKING:
-    from hpc_tune.results.tables import Tables
+    from pandas import DataFrame
 
-__all__ = ["Collected", "collect"]
+    from hpc_tune.results.tables import SearchInfo, Tables
+
+__all__ = ["Collected", "Gathered", "collect", "gather"]
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What the files of a run say, as tables; nothing is written yet."""
+
+    run: RunDir
+    record: Mapping[str, Any]
+    attempts: Sequence[Attempt]
+    info: SearchInfo
+    tables: Tables
+    summary: DataFrame
+
+    @cached_property
+    def row(self) -> dict[str, Any]:
+        """The one row of ``summary.csv``."""
+        return {str(key): value for key, value in self.summary.iloc[0].to_dict().items()}
+
+    @cached_property
+    def best(self) -> dict[str, Any] | None:
+        """The best trial's row of ``trials.csv``."""
+        from hpc_tune.results.tables import best_trial
+
+        return best_trial(self.tables.trials, self.info)
+
+    def write(self) -> list[Path]:
+        """Write the tables.
+
+        Raises:
+            RunError: if they cannot be written; older tables are untouched then.
+        """
+        from hpc_tune.results.tables import write_tables
+
+        return write_tables(self.run.path, self.tables, self.summary)
 
 
 @dataclass(frozen=True)
@@ -36,7 +73,18 @@ def collect(run: RunDir) -> Collected:
     Raises:
         RunError: if they cannot be written; older tables are untouched then.
     """
-    from hpc_tune.results.tables import SearchInfo, best_trial, read_tables, summarize, write_tables
+    gathered = gather(run)
+    files = gathered.write()
+    return Collected(run, files, gathered.row, gathered.best, gathered.tables.report.warning())
+
+
+def gather(run: RunDir) -> Gathered:
+    """Read what a run's trials left on disk into tables; the run may be live.
+
+    Raises:
+        RunError: if the run record or the storage path cannot be read.
+    """
+    from hpc_tune.results.tables import SearchInfo, read_tables, summarize
 
     record = run.record()
     spec = record["spec"]
@@ -48,11 +96,9 @@ def collect(run: RunDir) -> Collected:
         trial_gpus=_gpus_used(spec["trial"], attempts),
         live=run.lock.holder() is not None,
     )
-    tables: Tables = read_tables(run.storage, info)
+    tables = read_tables(run.storage, info)
     summary = summarize(tables, info, run=run.name, wall_seconds=_wall_seconds(attempts), attempts=len(attempts))
-    files = write_tables(run.path, tables, summary)
-    row = {str(key): value for key, value in summary.iloc[0].to_dict().items()}
-    return Collected(run, files, row, best_trial(tables.trials, info), tables.report.warning())
+    return Gathered(run, record, attempts, info, tables, summary)
 
 
 def _gpus_used(trial: dict[str, Any], attempts: Sequence[Attempt]) -> float:

@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,12 +24,18 @@ _PLACEHOLDERS = ("__ref_ph", "__fn_ph")  # ray.tune.impl.placeholder
 
 @dataclass(frozen=True)
 class TrialState:
-    """A trial as the state knows it; ``folder`` is its folder's name in the storage path, if it has one."""
+    """A trial as the state knows it; ``folder`` is its folder's name in the storage path, if it has one.
+
+    ``sampled`` holds what was drawn for it in the beginning, its keys joined by ``/``: a population changes the config
+    later. ``tag`` is its name in the logs of a population.
+    """
 
     trial_id: str
     status: str
     config: dict[str, Any]
     folder: str | None
+    sampled: dict[str, Any] = field(default_factory=dict)
+    tag: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,11 +131,14 @@ def _trial_state(entry: Any) -> TrialState:
     if not (isinstance(static, dict) and isinstance(static.get("trial_id"), str)):
         raise ValueError("a trial without an id")
     config, folder = _plain(static.get("config")), static.get("relative_logdir")
+    sampled = _plain(static.get("evaluated_params"))
     return TrialState(
         trial_id=static["trial_id"],
         status=str(static.get("status") or "PENDING"),
         config=config if isinstance(config, dict) else {},
         folder=folder if isinstance(folder, str) else None,
+        sampled=sampled if isinstance(sampled, dict) else {},
+        tag=str(static.get("experiment_tag") or "").partition("@")[0],
     )
 
 
