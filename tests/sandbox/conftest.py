@@ -122,6 +122,7 @@ def _readable_python(path: str) -> Path:
         # env: what setpriv itself starts is still found with root's eyes
         argv = as_user("nobody", ["env", python, "-c", "import ray, hpc_tune_slurm"])
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-        if subprocess.run([str(word) for word in argv], env=environment, cwd="/", check=False).returncode == 0:
+        done = subprocess.run([str(word) for word in argv], env=environment, cwd="/", capture_output=True, check=False)
+        if done.returncode == 0:
             return python
     pytest.fail(f"user nobody can use none of {', '.join(map(str, candidates))}: apt-get install {version}")
