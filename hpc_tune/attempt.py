@@ -12,12 +12,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from hpc_tune.durable import read_json, write_json
+from hpc_tune.durable import is_full, read_json, write_json
 
 __all__ = ["Attempt", "AttemptRecord", "Cancellation", "Head", "NodeRecord", "Outcome", "SlurmJob", "Submission"]
 
 LEAST_FREE = 2**20
 """Bytes below which a disk counts as full."""
+RESERVE = 2**14
+"""Bytes that an outcome takes at the most, and a file system's smallest pieces."""
 
 Ending = Literal["completed", "interrupted", "failed"]
 Cause = Literal["", "walltime", "cancelled", "terminated", "signal", "driver", "node"]
@@ -62,15 +64,21 @@ class Outcome(_Record):
     """Why an attempt was interrupted, for whoever decides if the next one may start by itself."""
 
     @classmethod
+    def of_full_disk(cls, attempt: Attempt) -> Self:
+        """Say that nothing more can be written, and where."""
+        disk = next(path for path in (attempt.path, *attempt.path.parents) if path.is_mount())
+        return cls(
+            "failed",
+            f"no space is left on {disk}, the file system of {attempt.run_path}",
+            exit_code=1,
+            hint=f"make room, then: hpc-tune resume {attempt.run_path}",
+        )
+
+    @classmethod
     def of_driver(cls, returncode: int, attempt: Attempt) -> Self:
         """Say how a driver ended that could not say it itself."""
         if shutil.disk_usage(attempt.path).free < LEAST_FREE:
-            return cls(
-                "failed",
-                f"no space is left on the file system of {attempt.run_path}",
-                exit_code=1,
-                hint=f"make room, then: hpc-tune resume {attempt.run_path}",
-            )
+            return cls.of_full_disk(attempt)
         if returncode < 0:
             name = signal.Signals(-returncode).name
             return cls("interrupted", f"the driver was ended by {name}", exit_code=1, cause="driver")
@@ -230,6 +238,11 @@ class Attempt:
         return self.path / "token"
 
     @property
+    def reserve_file(self) -> Path:
+        """Room for the outcome, should the disk become full."""
+        return self.path / ".reserve"
+
+    @property
     def head_file(self) -> Path:
         """The address of the head; absent until it answers."""
         return self.path / "head.json"
@@ -285,9 +298,18 @@ class Attempt:
         descriptor = os.open(self.token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(32))
+        self.reserve_file.write_bytes(os.urandom(RESERVE))  # what could be compressed would keep no room
         record.write(self.record_file)
 
     def end(self, outcome: Outcome) -> None:
-        """Put on record how the attempt ended, unless it is already."""
-        if not self.outcome_file.exists():
-            write_json(self.outcome_file, asdict(outcome) | {"ended": time.time()})
+        """Put on record how the attempt ended, unless it is already; also on a disk that has become full."""
+        if self.outcome_file.exists():
+            return
+        record = asdict(outcome) | {"ended": time.time()}
+        try:
+            write_json(self.outcome_file, record)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            self.reserve_file.unlink(missing_ok=True)
+            write_json(self.outcome_file, record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["is_listed", "read_json", "replacing", "write_json", "write_text"]
+__all__ = ["is_full", "is_listed", "read_json", "replacing", "write_json", "write_text"]
 
 
 @contextmanager
@@ -46,6 +47,11 @@ def write_text(path: Path, text: str, *, mode: int = 0o600) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file in one step."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def is_full(error: OSError) -> bool:
+    """Tell whether an error means that a disk or a quota is used up."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_listed(path: Path) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hpc_tune.attempt import Attempt, NodeRecord, NodeState
-from hpc_tune.durable import is_listed
+from hpc_tune.durable import is_full, is_listed
 from hpc_tune.errors import HpcTuneError
 from hpc_tune.process import end_marked
 from hpc_tune.run import RunDir
@@ -24,7 +24,7 @@ from hpc_tune.runtime.granted import Place, Resources
 from hpc_tune.runtime.guardian import Guardian
 from hpc_tune.runtime.ray_node import RayNode, copy_ray_logs
 
-__all__ = ["Agent", "NodeFailed", "NodeSettings", "Terminated", "log"]
+__all__ = ["Agent", "NodeFailed", "NodeSettings", "Terminated", "log", "unless_full"]
 
 log = logging.getLogger("hpc_tune")
 
@@ -59,6 +59,16 @@ class NodeSettings:
     next_attempt: str = "successor"
     """How the site wants the next attempt to be started."""
     guardian: Guardian = field(default_factory=Guardian)
+
+
+@contextmanager
+def unless_full() -> Iterator[None]:
+    """Go on without writing where the disk is full: what counts is that the attempt ends, and says why."""
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
 
 
 class Agent(ABC):
@@ -122,7 +132,8 @@ class Agent(ABC):
             self.say(failure)
         self._note("failed" if failure else "ended", failure)
         self.finish(failure)
-        self.log.close()
+        with unless_full():
+            self.log.close()
         return 1 if failure else 0
 
     @abstractmethod
@@ -162,13 +173,15 @@ class Agent(ABC):
         """Put on record what became of this node."""
         known = {"up": up, "address": address} if up is not None else {}
         self._record = replace(self._record, state=state, reason=reason, **known)  # type: ignore[arg-type]
-        self._record.write(self.attempt.node_file(self.place.name))
+        with unless_full():
+            self._record.write(self.attempt.node_file(self.place.name))
 
     def say(self, sentence: str) -> None:
         """Add a line of our own to the node's log and to the batch log."""
         log.info("%s: %s", self.place.name, sentence)
-        self.log.write(f"{time.strftime('%H:%M:%S')} {sentence}\n".encode())
-        self.log.flush()
+        with unless_full():
+            self.log.write(f"{time.strftime('%H:%M:%S')} {sentence}\n".encode())
+            self.log.flush()
 
     def new_ray(self) -> RayNode:
         """Import Ray in a process of its own, to be told later what to start."""

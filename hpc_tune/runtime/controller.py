@@ -9,6 +9,8 @@ config, before that file knows of it; so whatever lies in the trials' folders be
 
 from __future__ import annotations
 
+import shutil
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +22,8 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.utils import flatten_dict
 
+from hpc_tune.attempt import LEAST_FREE
+from hpc_tune.durable import is_full
 from hpc_tune.errors import ExperimentError, Fault
 from hpc_tune.experiment.nearest import did_you_mean
 from hpc_tune.runtime.catch_up import catch_up, set_aside_damaged
@@ -27,7 +31,7 @@ from hpc_tune.runtime.more_samples import extend
 from hpc_tune.runtime.node_loss import forgive_lost_node
 from hpc_tune.runtime.results_log import AUTOMATIC_KEYS
 from hpc_tune.runtime.scheduler_state import load_scheduler, save_scheduler
-from hpc_tune.runtime.snapshots import STATE_FILE, Snapshots
+from hpc_tune.runtime.snapshots import PREVIOUS_STATE_FILE, STATE_FILE, Snapshots
 from hpc_tune.runtime.stopping import GracefulStop, end_tune
 from hpc_tune.runtime.trial_schedulers import Population
 
@@ -130,9 +134,17 @@ class SearchController(TuneController):
             self._checkpoint_manager.urgent = True
 
     def _process_trial_failure(self, trial: Trial, exception: Any) -> None:
-        """Start a trial that died with its node again from its checkpoint, without charging it a failure."""
+        """Start a trial that died with its node again from its checkpoint, without charging it a failure.
+
+        On a full disk no trial can go on, and none is to blame: the search ends as it is.
+        """
+        if isinstance(exception, OSError) and is_full(exception) and self._is_disk_full():
+            raise exception
         forgive_lost_node(exception, trial.temporary_state.location.hostname)
         super()._process_trial_failure(trial, exception=exception)
+
+    def _is_disk_full(self) -> bool:
+        return shutil.disk_usage(self._storage.experiment_fs_path).free < LEAST_FREE
 
     def add_trial(self, trial: Trial) -> None:
         """Let as many worker processes be kept for reuse as there are; a new one costs seconds."""
@@ -201,6 +213,8 @@ class SearchController(TuneController):
             super().resume(resume_config)
         finally:
             (storage / newest).unlink()
+        if self.state_to_restore.name == PREVIOUS_STATE_FILE:
+            self._set_aside_unknown(storage)
         extend(self._search_alg, self.num_samples)
         self._resume_scheduler()
         for trial in self._ended_unnoticed:
@@ -208,6 +222,18 @@ class SearchController(TuneController):
             self._scheduler_alg.on_trial_complete(self._wrapped(), trial, result)
             self._search_alg.on_trial_complete(trial.trial_id, result=result)
         self._checkpoint_manager.forget_restored()
+
+    def _set_aside_unknown(self, storage: Path) -> None:
+        """Move away trials that began after the older of two states, where the newer one is damaged.
+
+        The searcher does not know that it has suggested them, and suggests as many as are wanted.
+        """
+        known = {trial.trial_id for trial in self._trials}
+        for folder in storage.iterdir():
+            if folder.is_dir() and folder.name not in known and (folder / "params.json").exists():
+                aside = storage.parent / "set_aside"
+                aside.mkdir(mode=0o700, exist_ok=True)
+                folder.rename(aside / f"{folder.name}-{time.time_ns()}")
 
     def _restore_trials(self, experiment_state: dict[str, Any]) -> list[Trial]:
         trials: list[Trial] = super()._restore_trials(experiment_state)

@@ -7,7 +7,6 @@ It is started by ``hpc-tune run`` and ``resume`` on this machine. Everything tha
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import signal
 import sys
@@ -21,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from hpc_tune.attempt import Attempt, AttemptRecord, Outcome
+from hpc_tune.durable import is_full
 from hpc_tune.errors import HpcTuneError, RunError, TrialsFailed
 from hpc_tune.experiment.capacity import fit_trial, slots
 from hpc_tune.experiment.load import LoadedExperiment, load_experiment
@@ -78,9 +78,8 @@ def _failure(settings: DriverSettings, error: Exception) -> Outcome:
     cause: BaseException = error
     while (inner := cause.__cause__ or cause.__context__) is not None:
         cause = inner
-    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = f"make room, then: hpc-tune resume {settings.run.path}"
-        return Outcome("failed", f"{cause.strerror}: {cause.filename or settings.run.path}", exit_code=1, hint=hint)
+    if isinstance(cause, OSError) and is_full(cause):
+        return Outcome.of_full_disk(settings.attempt)
     return Outcome("failed", f"{type(cause).__name__}: {cause}", exit_code=1, hint=f"see {settings.attempt.driver_log}")
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from hpc_tune.attempt import Attempt, Head, Outcome
 from hpc_tune.errors import SlurmError
 from hpc_tune.progress import Progress
-from hpc_tune.runtime.agent import Agent, NodeFailed, NodeSettings
+from hpc_tune.runtime.agent import Agent, NodeFailed, NodeSettings, unless_full
 from hpc_tune.runtime.granted import Place
 from hpc_tune.runtime.network import answers, free_ports, head_address
 from hpc_tune.runtime.ray_node import RayNode, RayNodeSpec
@@ -135,7 +135,8 @@ class HeadAgent(Agent):
             self.attempt.end(Outcome.of_driver(self._driver.returncode, self.attempt))
         record = self.attempt.record()
         if record is not None:
-            replace(record, phases=self._phases | self._driver_phases()).write(self.attempt.record_file)
+            with unless_full():
+                replace(record, phases=self._phases | self._driver_phases()).write(self.attempt.record_file)
         if not self._slurm_ends:
             self._see_off()
 

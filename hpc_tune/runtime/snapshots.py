@@ -12,7 +12,7 @@ from ray.tune.experiment import Trial
 
 from hpc_tune.durable import replacing
 
-__all__ = ["STATE_FILE", "Snapshots", "saved_state"]
+__all__ = ["PREVIOUS_STATE_FILE", "STATE_FILE", "Snapshots", "saved_state"]
 
 STATE_FILE = "state.zip"
 PREVIOUS_STATE_FILE = "state.prev.zip"

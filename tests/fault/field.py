@@ -6,6 +6,7 @@ import csv
 import os
 import queue
 import random
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from hpc_tune_slurm.sandbox import Sandbox, SandboxError
+from hpc_tune_slurm.sandbox.daemons import Daemons
+from hpc_tune_slurm.sandbox.layout import Layout
 from hpc_tune_slurm.sandbox.waiting import wait_until
 
 from hpc_tune.attempt import Outcome
 from hpc_tune.results.trials import read_trials
 from hpc_tune.run import RunDir
-from tests.fault.searches import STEPS, TRAINABLE, Ledger, experiment_of, score_of, short_pause
+from tests.fault.searches import GRID, STEPS, TRAINABLE, Ledger, experiment_of, score_of, short_pause
 from tests.sandbox.login import LIVE, Login
 
 __all__ = ["Field", "Lane", "Row", "Search"]
@@ -73,8 +76,21 @@ class Field:
         finally:
             self.lanes.put(nodes)
 
-    def expected(self, algorithm: str) -> dict[float, float]:
+    def restart_slurmctld(self) -> None:
+        """End the controller in an orderly way and start it again, as administrators do."""
+        config = self.sandbox.config
+        daemons = Daemons(Layout(config.state_dir), config)
+        running = daemons.started()["slurmctld"]
+        self.login.call(["scontrol", "shutdown", "slurmctld"])
+        wait_until(lambda: not running.is_alive, "the end of slurmctld", SECONDS)
+        daemons.start_slurmctld()
+        wait_until(lambda: self.login.call(["squeue"]).returncode == 0, "an answer of slurmctld", SECONDS)
+
+    def expected(self, algorithm: str, steps: int) -> dict[float, float]:
         """Return the results of a search without any fault: the score of each learning rate."""
+        if algorithm == "grid":
+            return {lr: score_of(lr, steps) for lr in GRID}
+        assert steps == STEPS
         with self.lock:
             if algorithm not in self.baselines:
                 self.baselines[algorithm] = self._baseline(algorithm)
@@ -152,14 +168,14 @@ class Search:
         trainable: str = TRAINABLE,
         **further: Any,
     ) -> Search:
-        login, name = lane.field.login, lane.name.replace(" ", "-").replace(",", "").replace("'", "")
+        login, name = lane.field.login, "-".join(re.findall("[a-z0-9]+", lane.name.lower()))
         ledger = Ledger(login.home / f"{name}.ledger")
         experiment = experiment_of(algorithm, ledger=ledger.path, every=every, seconds=seconds, steps=steps) | further
         project = login.project(trainable, experiment, name=name)
         others = [node for node in lane.field.sandbox.config.node_names if node not in lane.nodes]
-        placed = [f"--nodes={nodes}", "--cpus-per-node=2", f"--exclude={','.join(others)}", "--time=20m"]
+        placed = [f"--nodes={nodes}", "--cpus-per-node=2", f"--exclude={','.join(others)}"]
         run = login.submit(project, *placed, *arguments).run
-        grid = 6 if algorithm == "grid" else 1
+        grid = len(GRID) if algorithm == "grid" else 1
         return cls(lane, algorithm, run, ledger, every, steps, int(experiment["num_samples"]) * grid)
 
     @property
@@ -273,9 +289,9 @@ class Search:
 
     def _different(self, trials: list[dict[str, str]]) -> int | None:
         """Count the results that a search without faults does not have."""
-        if self.algorithm not in ("grid", "random") or self.steps != STEPS:
+        if self.algorithm not in ("grid", "random"):
             return None
-        expected = self.lane.field.expected(self.algorithm)
+        expected = self.lane.field.expected(self.algorithm, self.steps)
         found = {float(row["config/lr"]): float(row["score"] or "nan") for row in trials}
         return sum(found.get(lr) != score for lr, score in expected.items()) + len(found.keys() - expected.keys())
 
@@ -293,6 +309,10 @@ class Search:
                 assert float(row["score"]) == score_of(rates[row["trial_id"]], step), row
         if self.algorithm == "optuna":
             assert len(set(rates.values())) == self.trials, f"a config was asked twice: {rates}"
+
+    def job_logs(self) -> str:
+        """Return what the batch scripts said."""
+        return "".join(path.read_text() for path in self.run.jobs_dir.glob("*.log"))
 
     def logs(self) -> str:
         """Return all that the run has said, for a failed test's message."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["STEPS", "TRAINABLE", "Ledger", "experiment_of", "score_of"]
+__all__ = ["GRID", "STEPS", "TRAINABLE", "Ledger", "experiment_of", "score_of", "short_pause"]
 
 TRAINABLE = """\
 import json, os, tempfile, time

@@ -192,5 +192,6 @@ def test_a_full_disk_is_the_reason_of_whatever_it_looks_like(
     outcome = Outcome.of_driver(code, attempt)
     run = attempt.path.parents[1]
     assert outcome.ending == "failed"
-    assert outcome.reason == f"no space is left on the file system of {run}"
+    disk = next(path for path in run.parents if path.is_mount())
+    assert outcome.reason == f"no space is left on {disk}, the file system of {run}"
     assert outcome.hint == f"make room, then: hpc-tune resume {run}"
