@@ -69,7 +69,7 @@ def start_arguments(spec: RayNodeSpec) -> list[str]:
     if spec.head is not None:
         return [*arguments, f"--address={spec.head}"]
     dashboard = [f"--dashboard-port={ports.dashboard}", "--dashboard-host=127.0.0.1", "--include-dashboard=false"]
-    return [*arguments, "--head", f"--port={ports.gcs}", *dashboard]
+    return [*arguments, "--head", f"--port={ports.gcs}", *dashboard, "--no-monitor"]  # nothing to scale: Slurm does
 
 
 def raise_file_limit() -> None:

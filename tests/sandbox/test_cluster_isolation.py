@@ -118,7 +118,7 @@ def test_another_user_who_knows_the_address_gets_nowhere(neighbours: list[Submit
 def test_another_user_finds_no_dashboard(neighbours: list[Submitted], ray_sandbox: Sandbox) -> None:
     for node in NODES[:2]:
         ports = ports_on(ray_sandbox, node)
-        assert len(ports) > 3 * 3, "each Ray listens on some"
+        assert len(ports) >= 3 * 3, "each Ray listens on some"
         address = next(each.address for each in neighbours[0].run.attempts()[0].nodes() if each.name == node)
         for host in (address, "127.0.0.1"):
             argv = [neighbours[-1].login.python, "-c", BROWSER, host, *ports]

@@ -64,6 +64,8 @@ def test_a_head_names_its_own_ports_and_keeps_its_dashboard_to_itself() -> None:
     assert (given["port"], given["dashboard-port"], given["dashboard-host"]) == ("20001", "20002", "127.0.0.1")
     assert "head" in given
     assert "address" not in given
+    assert given["include-dashboard"] == "false"
+    assert "no-monitor" in given, "it would scale a cluster that Slurm has sized"
     assert {int(value) for name, value in given.items() if name.endswith("port") and value != "0"} == set(
         astuple(PORTS)
     )
