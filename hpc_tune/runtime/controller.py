@@ -9,6 +9,8 @@ config, before that file knows of it; so whatever lies in the trials' folders be
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import time
 import zipfile
@@ -23,7 +25,6 @@ from ray.tune.experiment import Trial
 from ray.tune.utils import flatten_dict
 
 from hpc_tune.attempt import LEAST_FREE
-from hpc_tune.durable import is_full
 from hpc_tune.errors import ExperimentError, Fault
 from hpc_tune.experiment.nearest import did_you_mean
 from hpc_tune.runtime.catch_up import catch_up, set_aside_damaged
@@ -138,13 +139,17 @@ class SearchController(TuneController):
 
         On a full disk no trial can go on, and none is to blame: the search ends as it is.
         """
-        if isinstance(exception, OSError) and is_full(exception) and self._is_disk_full():
-            raise exception
+        if self._is_of_full_disk(exception):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._storage.experiment_fs_path)
         forgive_lost_node(exception, trial.temporary_state.location.hostname)
         super()._process_trial_failure(trial, exception=exception)
 
-    def _is_disk_full(self) -> bool:
-        return shutil.disk_usage(self._storage.experiment_fs_path).free < LEAST_FREE
+    def _is_of_full_disk(self, exception: Any) -> bool:
+        """Tell whether a trial could not write to the storage path; what Ray hands on has lost its errno."""
+        storage, said = self._storage.experiment_fs_path, str(exception)
+        if not any(f"[Errno {number}]" in said for number in (errno.ENOSPC, errno.EDQUOT)):
+            return False
+        return storage in said or shutil.disk_usage(storage).free < LEAST_FREE
 
     def add_trial(self, trial: Trial) -> None:
         """Let as many worker processes be kept for reuse as there are; a new one costs seconds."""

@@ -59,8 +59,21 @@ def walltime(lane: Lane) -> None:
     search.judge("walltime", allowed=attempts - 1)
 
 
+@scenario("node killed: the only one")
+def only_node(lane: Lane) -> None:
+    """Slurm itself queues the job again."""
+    search = lane.search("random")
+    search.at_random_instant()
+    with dead_node(lane, lane.nodes[0]):
+        search.wait_for_attempt(2)
+        search.wait_for_end()
+    assert len(search.run.submissions()) == 1
+    search.judge("node killed: the only one", allowed=search.every)
+
+
 @scenario("node killed: head")
 def node_of_head(lane: Lane) -> None:
+    """Slurm keeps what is left of the job; a worker ends it and sends the next one."""
     search = lane.search("asha", nodes=2)
     search.at_random_instant()
     with dead_node(lane, lane.nodes[0]):
