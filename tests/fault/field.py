@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import queue
 import random
@@ -238,6 +239,15 @@ class Search:
         assert outcome is not None, self.logs()
         assert outcome.ending == ending, f"{outcome}\n{self.logs()}"
         return outcome
+
+    def newest_checkpoint(self) -> Path:
+        """Return the checkpoint that a trial which is not over goes on from: the last that one of its results names."""
+        for log in self.run.storage.glob("*/result.json"):
+            results = [json.loads(line) for line in log.read_text().splitlines()]
+            names = [result["checkpoint_dir_name"] for result in results if result["checkpoint_dir_name"]]
+            if names and log.parent.name not in self.finished and not results[-1]["done"]:
+                return log.parent / str(names[-1])
+        raise AssertionError(f"no trial that is not over has a checkpoint\n{self.logs()}")
 
     def scancel(self) -> None:
         """End the run's jobs as somebody does who knows Slurm alone, and wait until they are gone."""

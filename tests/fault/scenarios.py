@@ -234,20 +234,16 @@ def two_resumes(lane: Lane) -> None:
 @scenario("checkpoint truncated")
 def checkpoint(lane: Lane) -> None:
     search = lane.search("random")
-    search.at_random_instant(latest=0.6)
-    search.wait(lambda: 5 <= search.ledger.last().step <= 9, "a trial in the middle")
+    search.at_random_instant(latest=0.5)
+    search.wait(lambda: 4 <= search.ledger.last().step <= 7, "a trial in the middle")
     search.note_finished()
     search.scancel()
-    folders = [
-        each.parent for each in search.run.storage.glob("*/checkpoint_*") if each.parent.name not in search.finished
-    ]
-    trial = folders[0]
-    newest = max(trial.glob("checkpoint_*"))
+    newest = search.newest_checkpoint()
     halve(newest / "state.json")
     search.resume()
     search.wait_for_end()
     search.judge("checkpoint truncated", allowed=2 * search.every)
-    (row,) = (each for each in search.table("trials") if each["trial_id"] == trial.name)
+    (row,) = (each for each in search.table("trials") if each["trial_id"] == newest.parent.name)
     assert newest.name in row["notes"]
 
 
