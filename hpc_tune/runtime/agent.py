@@ -122,8 +122,9 @@ class Agent(ABC):
                 self.environment = attempt_environment(
                     os.environ, self.attempt, self.settings.run.code, stop_file=self._stop_file
                 )
-                # what trials and their libraries leave in it goes with it, too
-                self.environment.setdefault("TMPDIR", str(self.temp_dir))
+                # Slurm's own choice is /tmp; what trials and their libraries leave in ours goes with it
+                if self.environment.get("TMPDIR", "/tmp") == "/tmp":
+                    self.environment["TMPDIR"] = str(self.temp_dir)
                 self.work()
         except Terminated:
             self.say("Slurm ends the job")
