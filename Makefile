@@ -11,7 +11,7 @@ demo: $(INSTALLED)  ## A real search over Fashion-MNIST on this machine, down to
 	$(BIN)/hpc-tune run experiments/fashion_mnist/asha.toml
 
 test: $(INSTALLED)  ## Everything that must pass: style, types, and all rings of tests.
-	@.ci/packages dataset-fashion-mnist shellcheck $(SLURM_PACKAGES)
+	@.ci/packages dataset-fashion-mnist shellcheck chromium $(SLURM_PACKAGES)
 	$(MAKE) --no-print-directory lint
 	$(BIN)/pytest
 

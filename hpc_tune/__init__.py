@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hpc_tune.experiment.spec import Experiment
+    from hpc_tune.operations.notebook import load_run, resume, status, submit
     from hpc_tune.runtime.checkpointing import should_checkpoint
 
-__all__ = ["Experiment", "__version__", "should_checkpoint"]
+__all__ = ["Experiment", "__version__", "load_run", "resume", "should_checkpoint", "status", "submit"]
 
 __version__ = "0.1.0"
+
+_NOTEBOOK = ("load_run", "resume", "status", "submit")
 
 
 def __getattr__(name: str) -> Any:
@@ -26,4 +29,8 @@ def __getattr__(name: str) -> Any:
         from hpc_tune.runtime.checkpointing import should_checkpoint
 
         return should_checkpoint
+    if name in _NOTEBOOK:
+        from hpc_tune.operations import notebook
+
+        return getattr(notebook, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

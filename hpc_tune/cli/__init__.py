@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from hpc_tune import __version__
-from hpc_tune.cli import jobs, local, sites, submit
+from hpc_tune.cli import jobs, local, results, sites, submit
 from hpc_tune.errors import HpcTuneError
 
 __all__ = ["cli", "main"]
@@ -54,6 +54,8 @@ for command in (
     jobs.cancel,
     local.resume,
     local.collect,
+    results.report,
+    results.best,
     sites.site,
     submit.conclude,
 ):

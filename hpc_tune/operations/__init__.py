@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hpc_tune.operations.best import BestTrial, best, export
 from hpc_tune.operations.cancel import Cancelled, cancel
 from hpc_tune.operations.chosen import default_experiment
 from hpc_tune.operations.conclude import Concluded, conclude
@@ -9,6 +10,7 @@ from hpc_tune.operations.listing import Listing, list_all
 from hpc_tune.operations.local import Ended, Watcher, resume, run
 from hpc_tune.operations.logs import Choice, follow, logs
 from hpc_tune.operations.planning import Plan, plan
+from hpc_tune.operations.report import Reported, report
 from hpc_tune.operations.sites import (
     ListedSite,
     choose_site,
@@ -22,6 +24,7 @@ from hpc_tune.operations.submit import Submitted, resubmit, submit
 from hpc_tune.operations.tables import Collected, collect
 
 __all__ = [
+    "BestTrial",
     "Cancelled",
     "Choice",
     "Collected",
@@ -30,20 +33,24 @@ __all__ = [
     "ListedSite",
     "Listing",
     "Plan",
+    "Reported",
     "RunStatus",
     "Submitted",
     "Watcher",
+    "best",
     "cancel",
     "choose_site",
     "collect",
     "conclude",
     "default_experiment",
     "detected_site",
+    "export",
     "follow",
     "list_all",
     "list_profiles",
     "logs",
     "plan",
+    "report",
     "resubmit",
     "resume",
     "run",

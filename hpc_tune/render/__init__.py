@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hpc_tune.render.answer import best, reported
 from hpc_tune.render.cancel import cancelled
 from hpc_tune.render.listing import listing
 from hpc_tune.render.logs import chunks, logs
@@ -16,6 +17,7 @@ __all__ = [
     "JSON_SCHEMA",
     "LineWatcher",
     "TableWatcher",
+    "best",
     "cancelled",
     "chunks",
     "collected_record",
@@ -26,6 +28,7 @@ __all__ = [
     "logs",
     "number",
     "plan",
+    "reported",
     "site",
     "site_list",
     "site_written",

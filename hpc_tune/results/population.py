@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_tune.results.columns import columns_of
-from hpc_tune.results.state import TrialState, read_state
+from hpc_tune.results.state import read_state
 
 __all__ = ["Exploit", "Population", "read_population"]
 

@@ -1,0 +1,64 @@
+"""Colours and layout of the figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+__all__ = ["COLOURS", "DASHES", "HIGHLIGHT", "PALETTE", "SCALE", "SYMBOLS", "figure", "log_axis", "short"]
+
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#777777")
+"""Okabe and Ito's colours, which people with any kind of colour blindness tell apart; black is for text."""
+HIGHLIGHT = "#D55E00"
+SCALE = ((0.0, "#7f9db9"), (0.6, "#CC79A7"), (1.0, "#D55E00"))
+"""From the worst to the best value; both ends can be seen on white and on black."""
+COLOURS = {
+    "finished": PALETTE[0],
+    "stopped early": PALETTE[1],
+    "failed": PALETTE[3],
+    "interrupted": PALETTE[4],
+    "running": PALETTE[2],
+    "waiting": PALETTE[7],
+}
+DASHES = {"stopped early": "dot", "failed": "dash", "interrupted": "dashdot"}
+SYMBOLS = {"stopped early": "triangle-down", "failed": "x", "interrupted": "diamond", "running": "circle-open"}
+_AXIS = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.4)", "automargin": True}
+
+
+def figure(title: str, x: str, y: str, **layout: Any) -> Figure:
+    """Return an empty figure; its background is the page's, light or dark."""
+    from plotly.graph_objects import Figure
+
+    drawn = Figure()
+    drawn.update_layout(
+        template="none",
+        title={"text": title, "x": 0, "xref": "paper", "font": {"size": 15}, "automargin": True},
+        font={"family": "system-ui, sans-serif", "size": 13, "color": "#444444"},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 10, "r": 10, "t": 40, "b": 10},
+        legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
+        xaxis={"title": {"text": x}, **_AXIS},
+        yaxis={"title": {"text": y}, **_AXIS},
+        hovermode="closest",
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#999999", "activecolor": "#555555"},
+        height=380,
+    )
+    drawn.update_layout(**layout)
+    return drawn
+
+
+def log_axis(values: Iterable[float]) -> dict[str, Any]:
+    """Return a logarithmic axis for positive values, with a tick per power of ten where they span enough of them."""
+    present = [value for value in values if value > 0]
+    decades = math.log10(max(present) / min(present)) if present else 0.0
+    return {"type": "log", "exponentformat": "power", "dtick": 1 if decades >= 1.5 else "D2"}
+
+
+def short(value: Any) -> str:
+    """Return a value as people read it; floats with six digits."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
