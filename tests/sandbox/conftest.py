@@ -62,21 +62,24 @@ def cluster_dir() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def ray_sandbox(new_state_dir: Callable[[str], Path]) -> Iterator[Sandbox]:
-    """Four nodes, small ones, so that several Rays fit on the machine; three jobs can share each of them."""
-    config = SandboxConfig(
-        state_dir=new_state_dir("ray"), cpus=3, gpus=3, memory=6000, shm=1024, tmp=1024, requeue_delay=REQUEUE_DELAY
-    )
-    yield from running(config)
-
-
-@pytest.fixture(scope="session")
 def homes() -> Iterator[Path]:
     """Where users of a sandbox live: seen by all nodes, each home its owner's alone."""
     path = Path(tempfile.mkdtemp(prefix="hpc-tune-homes-", dir="/var/tmp"))
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def ray_sandbox(new_state_dir: Callable[[str], Path], homes: Path) -> Iterator[Sandbox]:
+    """Four nodes, small ones, so that several Rays fit on the machine; three jobs can share each of them.
+
+    It ends before the homes are removed, in which jobs may still write.
+    """
+    config = SandboxConfig(
+        state_dir=new_state_dir("ray"), cpus=3, gpus=3, memory=6000, shm=1024, tmp=1024, requeue_delay=REQUEUE_DELAY
+    )
+    yield from running(config)
 
 
 SITE = Site(

@@ -29,7 +29,7 @@ def train(config):
 
 
 @pytest.fixture(scope="module")
-def wide_sandbox(new_state_dir: Callable[[str], Path]) -> Iterator[Sandbox]:
+def wide_sandbox(new_state_dir: Callable[[str], Path], homes: Path) -> Iterator[Sandbox]:
     """Sixteen nodes of one CPU."""
     config = SandboxConfig(state_dir=new_state_dir("wide"), nodes=16, cpus=1, gpus=0, memory=2000, shm=256, tmp=512)
     yield from running(config)
