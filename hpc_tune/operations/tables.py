@@ -15,7 +15,7 @@ from hpc_tune.run import RunDir
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from hpc_tune.results.tables import SearchInfo, Tables
+    from hpc_tune.results.tables import Reading, SearchInfo, Tables
 
 __all__ = ["Collected", "Gathered", "collect", "gather"]
 
@@ -29,12 +29,15 @@ class Gathered:
     attempts: Sequence[Attempt]
     info: SearchInfo
     tables: Tables
-    summary: DataFrame
+    row: dict[str, Any]
+    """The one row of ``summary.csv``."""
 
     @cached_property
-    def row(self) -> dict[str, Any]:
-        """The one row of ``summary.csv``."""
-        return {str(key): value for key, value in self.summary.iloc[0].to_dict().items()}
+    def summary(self) -> DataFrame:
+        """The same for pandas."""
+        from hpc_tune.results.tables import frame
+
+        return frame({name: [value] for name, value in self.row.items()})
 
     @cached_property
     def best(self) -> dict[str, Any] | None:
@@ -49,9 +52,9 @@ class Gathered:
         Raises:
             RunError: if they cannot be written; older tables are untouched then.
         """
-        from hpc_tune.results.tables import write_tables
+        from hpc_tune.results.csvfiles import write_tables
 
-        return write_tables(self.run.path, self.tables, self.summary)
+        return write_tables(self.run.path, self.tables.reading, self.row)
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,16 @@ def collect(run: RunDir) -> Collected:
     Raises:
         RunError: if they cannot be written; older tables are untouched then.
     """
-    gathered = gather(run)
-    files = gathered.write()
-    return Collected(run, files, gathered.row, gathered.best, gathered.tables.report.warning())
+    from hpc_tune.results.collecting import Collecting
+    from hpc_tune.results.tables import best_trial
+
+    attempts = run.attempts()
+    info = _info(run, run.record(), attempts)
+    collecting = Collecting(run.path, run.storage, info)
+    reading = collecting.reading
+    row = _summary(run, reading, info, attempts)
+    files = collecting.write(row)
+    return Collected(run, files, row, best_trial(reading.columns, info), reading.report.warning())
 
 
 def gather(run: RunDir) -> Gathered:
@@ -84,21 +94,31 @@ def gather(run: RunDir) -> Gathered:
     Raises:
         RunError: if the run record or the storage path cannot be read.
     """
-    from hpc_tune.results.tables import SearchInfo, read_tables, summarize
+    from hpc_tune.results.tables import read_tables
 
-    record = run.record()
+    record, attempts = run.record(), run.attempts()
+    info = _info(run, record, attempts)
+    tables = read_tables(run.storage, info)
+    return Gathered(run, record, attempts, info, tables, _summary(run, tables.reading, info, attempts))
+
+
+def _info(run: RunDir, record: Mapping[str, Any], attempts: Sequence[Attempt]) -> SearchInfo:
+    from hpc_tune.results.tables import SearchInfo
+
     spec = record["spec"]
-    attempts = run.attempts()
-    info = SearchInfo(
+    return SearchInfo(
         metric=spec["metric"],
         mode=spec["mode"],
         trial_cpus=spec["trial"]["cpus"],
         trial_gpus=_gpus_used(spec["trial"], attempts),
         live=run.lock.holder() is not None,
     )
-    tables = read_tables(run.storage, info)
-    summary = summarize(tables, info, run=run.name, wall_seconds=_wall_seconds(attempts), attempts=len(attempts))
-    return Gathered(run, record, attempts, info, tables, summary)
+
+
+def _summary(run: RunDir, reading: Reading, info: SearchInfo, attempts: Sequence[Attempt]) -> dict[str, Any]:
+    from hpc_tune.results.tables import summarize
+
+    return summarize(reading, info, run=run.name, wall_seconds=_wall_seconds(attempts), attempts=len(attempts))
 
 
 def _gpus_used(trial: dict[str, Any], attempts: Sequence[Attempt]) -> float:

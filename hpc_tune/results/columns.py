@@ -10,9 +10,10 @@ import json
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, repeat
+from operator import itemgetter
 from typing import Any, TypeAlias
 
-__all__ = ["Column", "columns_of", "escaped", "merge", "typed"]
+__all__ = ["Column", "columns_of", "compact", "escaped", "merge", "typed"]
 
 Row: TypeAlias = Mapping[str, Any]
 Column: TypeAlias = "array[Any] | list[Any]"
@@ -24,12 +25,20 @@ def columns_of(rows: Sequence[Row], keep: Callable[[str], bool] | None = None) -
 
     Lists become JSON text, since a cell holds one value. ``keep`` chooses among the outermost keys.
     """
-    # rows of one file nearly always share their keys: each distinct set is looked at once
-    keys = dict.fromkeys(chain.from_iterable(dict.fromkeys(map(tuple, rows))))
     columns: dict[str, Column] = {}
-    for key in filter(keep, keys):
-        columns.update(_flattened(key, [row.get(key) for row in rows]))
+    for key, values in _transposed(rows, keep):
+        columns.update(_flattened(key, values))
     return columns
+
+
+def _transposed(rows: Sequence[Row], keep: Callable[[str], bool] | None) -> Iterator[tuple[str, list[Any]]]:
+    """Yield each key and its values; rows of one file nearly always share their keys, which saves looking for each."""
+    distinct = dict.fromkeys(map(tuple, rows))
+    found = filter(keep, dict.fromkeys(chain.from_iterable(distinct)))
+    if len(distinct) == 1:
+        yield from ((key, list(map(itemgetter(key), rows))) for key in found)
+    else:
+        yield from ((key, [row.get(key) for row in rows]) for key in found)
 
 
 def _flattened(name: str, values: list[Any]) -> Iterator[tuple[str, Column]]:
@@ -41,10 +50,11 @@ def _flattened(name: str, values: list[Any]) -> Iterator[tuple[str, Column]]:
         values = [None if type(value) is dict else value for value in values]
         if inner and not any(value is not None for value in values):
             return
-    yield name, _compact(values, types)
+    yield name, compact(values, types)
 
 
-def _compact(values: list[Any], types: set[type]) -> Column:
+def compact(values: list[Any], types: set[type]) -> Column:
+    """Return values of these types as a column."""
     if types == {float}:
         return array("d", values)
     if types == {int}:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+import orjson
+
 __all__ = ["ExperimentState", "TrialState", "read_state"]
 
 _CHUNK = 2**20
@@ -127,7 +129,7 @@ def _trial_state(entry: Any) -> TrialState:
     """
     if not (isinstance(entry, list) and entry and isinstance(entry[0], str)):
         raise ValueError("trial_data holds something that is not a trial")
-    static = json.loads(entry[0])
+    static = _loads(entry[0])
     if not (isinstance(static, dict) and isinstance(static.get("trial_id"), str)):
         raise ValueError("a trial without an id")
     config, folder = _plain(static.get("config")), static.get("relative_logdir")
@@ -140,6 +142,13 @@ def _trial_state(entry: Any) -> TrialState:
         sampled=sampled if isinstance(sampled, dict) else {},
         tag=str(static.get("experiment_tag") or "").partition("@")[0],
     )
+
+
+def _loads(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except ValueError:  # NaN is no JSON, but may stand in a config
+        return json.loads(text)
 
 
 def _plain(value: Any) -> Any:

@@ -1,27 +1,24 @@
-"""The tables of a run: ``trials.csv``, ``history.csv`` and ``summary.csv``."""
+"""The tables of a run: the trials, their history, and the run in one row."""
 
 from __future__ import annotations
 
-import csv
-import errno
-import io
-from collections.abc import Iterable, Sequence
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hpc_tune.durable import replacing
-from hpc_tune.errors import RunError
+from hpc_tune.results.cells import shaped
 from hpc_tune.results.columns import escaped, merge, typed
-from hpc_tune.results.resultlog import TIMES
+from hpc_tune.results.resultlog import TIMES, ResultLog
 from hpc_tune.results.trials import ReadReport, Trial, read_trials
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["SearchInfo", "Tables", "best_trial", "read_tables", "summarize", "write_tables"]
+__all__ = ["Reading", "SearchInfo", "Tables", "best_trial", "frame", "read", "read_tables", "summarize"]
 
 _STATES = ("TERMINATED", "ERROR", "INTERRUPTED", "RUNNING", "PAUSED", "PENDING")
 _GOING_ON = ("RUNNING", "PAUSED", "PENDING")  # not INTERRUPTED: that has ended, at its last report
@@ -51,26 +48,64 @@ class SearchInfo:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What was read of a storage path, as plain columns, which need no pandas."""
+
+    trials: Sequence[Trial]
+    report: ReadReport
+    metrics: Mapping[str, str]
+    """Each metric's column: the search's own first, then as they appear."""
+    columns: Mapping[str, list[Any]]
+    """The table of trials, each column all of one form, None for what is missing."""
+
+
+@dataclass(frozen=True)
 class Tables:
     """The trials, their history, and what could not be read of them."""
 
     trials: DataFrame
     history: DataFrame
-    report: ReadReport
+    reading: Reading
+
+    @property
+    def report(self) -> ReadReport:
+        """What was read, and what could not be."""
+        return self.reading.report
 
 
-def read_tables(storage: Path, search: SearchInfo) -> Tables:
-    """Read a storage path into tables, without Ray.
+def read(storage: Path, search: SearchInfo, **known: Any) -> Reading:
+    """Read a storage path.
 
     A metric whose name is another column's (``status``, ``seconds``) is called ``metric/status`` in both
     tables. A metric that was reported as NaN looks like one that was not reported.
 
+    Args:
+        storage: the storage path.
+        search: what is searched for.
+        known: what `read_trials` takes besides.
+
     Raises:
         RunError: if the storage path exists and cannot be listed.
     """
-    trials, report = read_trials(storage, live=search.live)
+    trials, report = read_trials(storage, live=search.live, **known)
     metrics = _metric_columns(trials, search.metric)
-    return Tables(_trials_table(trials, metrics, search), _history_table(trials, metrics), report)
+    columns = {name: shaped(values) for name, values in _trial_columns(trials, metrics, search).items()}
+    return Reading(trials, report, metrics, columns)
+
+
+def read_tables(storage: Path, search: SearchInfo) -> Tables:
+    """Read a storage path into tables for pandas.
+
+    Raises:
+        RunError: if the storage path exists and cannot be listed.
+    """
+    reading = read(storage, search)
+    return Tables(frame(reading.columns), _history_table(reading), reading)
+
+
+def frame(columns: Mapping[str, list[Any]]) -> DataFrame:
+    """Return plain columns as a table for pandas."""
+    return _data_frame({name: typed(values) for name, values in columns.items()})
 
 
 def _metric_columns(trials: Sequence[Trial], first: str) -> dict[str, str]:
@@ -93,7 +128,7 @@ def _union(parts: Iterable[Iterable[str]]) -> list[str]:
     return list(dict.fromkeys(name for part in parts for name in part))
 
 
-def _trials_table(trials: Sequence[Trial], metrics: dict[str, str], search: SearchInfo) -> DataFrame:
+def _trial_columns(trials: Sequence[Trial], metrics: Mapping[str, str], search: SearchInfo) -> dict[str, list[Any]]:
     logs = [trial.log for trial in trials]
     best = [log.best(search.metric, search.mode) or (None, None) for log in logs]
     columns: dict[str, list[Any]] = {
@@ -107,7 +142,7 @@ def _trials_table(trials: Sequence[Trial], metrics: dict[str, str], search: Sear
     after = (
         [value for value, _ in best],
         [iteration for _, iteration in best],
-        [log.iterations[-1] if log.iterations else 0 for log in logs],
+        [log.last_iteration for log in logs],
         [log.seconds for log in logs],
         [log.node for log in logs],
         [_iso(log.started) for log in logs],
@@ -118,28 +153,25 @@ def _trials_table(trials: Sequence[Trial], metrics: dict[str, str], search: Sear
     columns |= dict(zip(_AFTER_METRICS, after, strict=True))
     if any(trial.notes for trial in trials):
         columns["notes"] = [trial.notes for trial in trials]
-    return _frame(columns)
+    return columns
 
 
-def _history_table(trials: Sequence[Trial], metrics: dict[str, str]) -> DataFrame:
+def _history_table(reading: Reading) -> DataFrame:
     import numpy
 
-    reported = [trial for trial in trials if trial.log.iterations]
-    logs = [trial.log for trial in reported]
-    lengths = [len(log.iterations) for log in logs]
+    read = [(trial.trial_id, trial.log) for trial in reading.trials if isinstance(trial.log, ResultLog)]
+    reported = [(trial_id, log) for trial_id, log in read if log.rows]
+    logs = [log for _, log in reported]
+    lengths = [log.rows for log in logs]
     columns = {
-        "trial_id": numpy.repeat(typed([trial.trial_id for trial in reported]), lengths),
+        "trial_id": numpy.repeat(typed([trial_id for trial_id, _ in reported]), lengths),
         "training_iteration": merge([log.iterations for log in logs], lengths),
     }
-    for name, column in metrics.items():
+    for name, column in reading.metrics.items():
         columns[column] = merge([log.metrics.get(name) for log in logs], lengths)
     for name in TIMES:
         columns[name] = merge([log.times.get(name) for log in logs], lengths)
     return _data_frame(columns)
-
-
-def _frame(columns: dict[str, list[Any]]) -> DataFrame:
-    return _data_frame({name: typed(values) for name, values in columns.items()})
 
 
 def _data_frame(columns: dict[str, Any]) -> DataFrame:
@@ -156,98 +188,53 @@ def _iso(time: float | None) -> str:
     return datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def best_trial(trials: DataFrame, search: SearchInfo) -> dict[str, Any] | None:
+def best_trial(trials: Mapping[str, Any] | DataFrame, search: SearchInfo) -> dict[str, Any] | None:
     """Return the row with the best ``best_value``, the first of equals; None when no trial has any.
 
     The values are plain Python ones, None where the table has nothing.
     """
-    import pandas
-
-    values = pandas.to_numeric(trials["best_value"]).astype(float)
-    if not values.notna().any():
+    values = [_plain(value) for value in trials["best_value"]]
+    known = [value for value in values if value is not None]
+    if not known:
         return None
-    place = int((values.argmin if search.mode == "min" else values.argmax)())
-    return {str(name): _plain(trials[name].iloc[place]) for name in trials.columns}
+    place = values.index((min if search.mode == "min" else max)(known))
+    return {name: _plain(trials[name][place]) for name in map(str, trials)}
 
 
 def _plain(value: Any) -> Any:
-    import pandas
-
-    if pandas.isna(value):
-        return None
-    return value.item() if hasattr(value, "item") else value
+    if hasattr(value, "item"):
+        value = value.item()
+    missing = value is None or type(value).__name__ == "NAType" or value != value  # noqa: PLR0124 - NaN
+    return None if missing else value
 
 
 def summarize(
-    tables: Tables,
-    search: SearchInfo,
-    *,
-    run: str,
-    wall_seconds: float | None,
-    attempts: int,
-) -> DataFrame:
+    reading: Reading, search: SearchInfo, *, run: str, wall_seconds: float | None, attempts: int
+) -> dict[str, Any]:
     """Return the run in one row: counts by state, the best trial and its config, and what it all took.
 
     CPU- and GPU-hours are trial seconds times the resources of a trial: what the results in the tables took.
     The allocation's idle time and iterations that were lost and done again are not in it.
     """
-    trials = tables.trials
+    trials = reading.columns
     best = best_trial(trials, search) or {}
-    trial_seconds = float(trials["seconds"].sum())
-    row = {
+    states = Counter(trials["status"])
+    trial_seconds = math.fsum(trials["seconds"])
+    return {
         "run": run,
         "metric": search.metric,
         "mode": search.mode,
-        "trials": len(trials),
-        **{state.lower(): int((trials["status"] == state).sum()) for state in _STATES},
+        "trials": len(trials["trial_id"]),
+        **{state.lower(): states[state] for state in _STATES},
         "best_trial": best.get("trial_id", ""),
         "best_value": best.get("best_value"),
         "best_iteration": best.get("best_iteration"),
-        **{name: best.get(name) for name in trials.columns if name.startswith("config/")},
+        **{name: best.get(name) for name in trials if name.startswith("config/")},
         "wall_seconds": wall_seconds,
         "trial_seconds": trial_seconds,
         "cpu_hours": trial_seconds * search.trial_cpus / 3600,
         "gpu_hours": trial_seconds * search.trial_gpus / 3600,
         "attempts": attempts,
-        "repeated_rows": tables.report.repeated_rows,
-        "malformed_lines": tables.report.malformed_lines,
+        "repeated_rows": reading.report.repeated_rows,
+        "malformed_lines": reading.report.malformed_lines,
     }
-    return _frame({name: [value] for name, value in row.items()})
-
-
-def write_tables(directory: Path, tables: Tables, summary: DataFrame) -> list[Path]:
-    """Write ``trials.csv``, ``history.csv`` and ``summary.csv``; return their paths.
-
-    Each is written beside and renamed, so a reader sees the old table or the new one.
-
-    Raises:
-        RunError: if one cannot be written. It is then as it was; those before it are new.
-    """
-    files = {"trials.csv": tables.trials, "history.csv": tables.history, "summary.csv": summary}
-    return [_write_csv(directory / name, frame) for name, frame in files.items()]
-
-
-def _write_csv(path: Path, frame: DataFrame) -> Path:
-    try:
-        with replacing(path) as file:
-            text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-            frame.to_csv(text, index=False, lineterminator="\n", quoting=_quoting(frame))
-            text.flush()
-            text.detach()
-    except OSError as error:
-        message = f"cannot write {path}: {error.strerror or error}"
-        raise RunError(message, hint=_hint(error, path.parent)) from error
-    return path
-
-
-def _quoting(frame: DataFrame) -> Literal[0, 2]:
-    """Quote all text if any holds a carriage return: csv leaves that bare, and readers end the line there."""
-    texts = (frame.iloc[:, place].unique() for place, dtype in enumerate(frame.dtypes) if dtype.kind == "O")
-    bare = any(isinstance(cell, str) and "\r" in cell for cell in chain(frame.columns, *texts))
-    return csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL
-
-
-def _hint(error: OSError, directory: Path) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"free some space in {directory} (is a quota used up?), then: hpc-tune collect {directory}"
-    return f"make {directory} writable, then: hpc-tune collect {directory}"

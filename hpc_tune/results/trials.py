@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hpc_tune.errors import RunError
-from hpc_tune.results.columns import columns_of
-from hpc_tune.results.failure import error_line
-from hpc_tune.results.resultlog import ResultLog, read_log
+from hpc_tune.results.contents import Contents, flat, read_contents
+from hpc_tune.results.digest import Reported
+from hpc_tune.results.resultlog import ResultLog
 from hpc_tune.results.state import ExperimentState, TrialState, read_state
 
 __all__ = ["ReadReport", "Trial", "read_trials"]
 
-_ERROR_TAIL = 2**16
 _NAMED = 3
-_CHECKPOINT = re.compile(r"checkpoint_(\d+)$")
 _NUMBERED = re.compile(r"_(\d+)$")
 
 
@@ -37,11 +34,13 @@ class Trial:
     trial_id: str
     status: str
     config: Mapping[str, Any]
-    log: ResultLog
+    log: Reported
     checkpoint: str = ""
     error: str = ""
     notes: str = ""
     """What happened to it that its results do not show, such as a checkpoint that was damaged."""
+    folder: str = ""
+    """Its folder's name in the storage path; empty for one that has not started."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,13 @@ class ReadReport:
         return f"{lines} half-written line{'s' * (lines != 1)} found; {damaged}" if lines else damaged
 
 
-def read_trials(storage: Path, *, live: bool) -> tuple[list[Trial], ReadReport]:
+def read_trials(
+    storage: Path,
+    *,
+    live: bool,
+    state: ExperimentState | None = None,
+    contents: Callable[[Path], Contents] = read_contents,
+) -> tuple[list[Trial], ReadReport]:
     """Read every trial of a storage path, in order of number or, where trial ids have none, of start.
 
     The folders are the truth: after a hard kill the state is older than they are, or missing. The state adds
@@ -77,15 +82,17 @@ def read_trials(storage: Path, *, live: bool) -> tuple[list[Trial], ReadReport]:
     Args:
         storage: the storage path.
         live: whether the run is at work; if not, what has begun and not ended is INTERRUPTED.
+        state: the state of the search, where it is known already.
+        contents: how to read a folder; where something is known of it already, another way.
 
     Raises:
         RunError: if the storage path exists and cannot be listed.
     """
-    reader = _Reader(storage, read_state(storage), live)
+    reader = _Reader(storage, state or read_state(storage), contents, live)
     trials = sorted(reader.trials(), key=_order)
     report = ReadReport(
         trials=len(trials),
-        rows=sum(len(trial.log.iterations) for trial in trials),
+        rows=sum(trial.log.rows for trial in trials),
         repeated_rows=sum(trial.log.repeated for trial in trials),
         malformed_lines=sum(trial.log.malformed for trial in trials),
         malformed_files=tuple(reader.malformed_files),
@@ -102,121 +109,63 @@ def _order(trial: Trial) -> tuple[float, float, str]:
 class _Reader:
     """One reading of a storage path; collects the files that are not as they should be."""
 
-    def __init__(self, storage: Path, state: ExperimentState, live: bool) -> None:
+    def __init__(self, storage: Path, state: ExperimentState, contents: Callable[[Path], Contents], live: bool) -> None:
         self.storage = storage
         self.live = live
+        self.contents = contents
         self.states = {trial.trial_id: trial for trial in state.trials}
         self.by_folder = {trial.folder or trial.trial_id: trial for trial in state.trials}
         self.malformed_files = list(state.unreadable)
 
     def trials(self) -> list[Trial]:
         trials = {}
-        for folder in self._folders():
-            trial = self._from_folder(folder)
+        for name in self._folders():
+            trial = self._from_folder(name)
             if trial is not None:
                 trials[trial.trial_id] = trial
         unstarted = [state for trial_id, state in self.states.items() if trial_id not in trials]
         return [*trials.values(), *map(self._from_state, unstarted)]
 
-    def _folders(self) -> list[Path]:
+    def _folders(self) -> list[str]:
         try:
             with os.scandir(self.storage) as entries:
-                return sorted(self.storage / entry.name for entry in entries if entry.is_dir())
+                return sorted(entry.name for entry in entries if entry.is_dir())
         except FileNotFoundError:
             return []
         except OSError as error:
             raise RunError(f"cannot list {self.storage}: {error.strerror or error}") from error
 
-    def _from_folder(self, folder: Path) -> Trial | None:
-        names = self._names(folder)
-        state = self.by_folder.get(folder.name)
-        if state is None and not names & {"result.json", "params.json"}:
+    def _from_folder(self, name: str) -> Trial | None:
+        folder = self.storage / name
+        contents = self.contents(folder)
+        state = self.by_folder.get(name)
+        if state is None and not contents.is_trial:
             return None
-        log = self._log(folder / "result.json") if "result.json" in names else ResultLog()
-        trial_id = state.trial_id if state else log.trial_id or folder.name
+        self.malformed_files += [folder / file for file in contents.damaged]
+        trial_id = state.trial_id if state else contents.log.trial_id or name
         state = self.states.get(trial_id)
-        status = _status(state, log, begun="result.json" in names, live=self.live)
+        status = _status(state, contents.log, begun="result.json" in contents.files, live=self.live)
+        config = contents.config
+        if config is None:
+            config = flat(state.config) if state else {}
         return Trial(
             trial_id=trial_id,
             status=status,
-            config=_flat(self._config(folder / "params.json", state)),
-            log=log,
-            checkpoint=self._checkpoint(folder, names, log),
-            error=self._error(folder / "error.txt") if status == "ERROR" else "",
-            notes=self._notes(folder / "notes.txt") if "notes.txt" in names else "",
+            config=config,
+            log=contents.log,
+            checkpoint=f"{self.storage.name}/{name}/{contents.checkpoint}" if contents.checkpoint else "",
+            error=contents.error if status == "ERROR" else "",
+            notes=contents.notes,
+            folder=name,
         )
 
     def _from_state(self, state: TrialState) -> Trial:
         log = ResultLog()
         status = _status(state, log, begun=False, live=self.live)
-        return Trial(state.trial_id, status, _flat(state.config), log)
-
-    def _names(self, folder: Path) -> set[str]:
-        try:
-            with os.scandir(folder) as entries:
-                return {entry.name for entry in entries}
-        except (FileNotFoundError, NotADirectoryError):
-            return set()
-        except OSError:
-            self.malformed_files.append(folder)
-            return set()
-
-    def _bytes(self, path: Path, *, last: int | None = None) -> bytes | None:
-        """Return a file's bytes (the ``last`` ones) or None; one that cannot be read is put on the list."""
-        try:
-            with path.open("rb") as file:
-                if last is not None:
-                    file.seek(max(0, os.fstat(file.fileno()).st_size - last))
-                return file.read()
-        except FileNotFoundError:
-            return None
-        except OSError:
-            self.malformed_files.append(path)
-            return None
-
-    def _log(self, path: Path) -> ResultLog:
-        log = read_log(self._bytes(path) or b"")
-        if log.malformed:
-            self.malformed_files.append(path)
-        return log
-
-    def _config(self, path: Path, state: TrialState | None) -> dict[str, Any]:
-        data = self._bytes(path)
-        try:
-            config = None if data is None else json.loads(data.decode("utf-8", "replace"))
-        except (ValueError, RecursionError):
-            self.malformed_files.append(path)
-            config = None
-        if isinstance(config, dict):
-            return config
-        return state.config if state else {}
-
-    def _error(self, path: Path) -> str:
-        data = self._bytes(path, last=_ERROR_TAIL) or b""
-        return error_line(data.decode("utf-8", "replace"))
-
-    def _notes(self, path: Path) -> str:
-        data = self._bytes(path, last=_ERROR_TAIL) or b""
-        return "; ".join(data.decode("utf-8", "replace").split("\n")).rstrip("; ")
-
-    def _checkpoint(self, folder: Path, names: set[str], log: ResultLog) -> str:
-        """Return the newest checkpoint that is whole, relative to the run directory.
-
-        A result names its checkpoint once that has been copied completely. Class trainables' results name
-        none; then the newest folder with something in it has to do.
-        """
-        found = filter(_CHECKPOINT.match, names)
-        for name in sorted(found, key=lambda name: int(name.split("_")[1]), reverse=True):
-            if name in log.checkpoints or (not log.checkpoints and self._names(folder / name)):
-                return f"{self.storage.name}/{folder.name}/{name}"
-        return ""
+        return Trial(state.trial_id, status, flat(state.config), log)
 
 
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: column[0] for name, column in columns_of([config]).items()}
-
-
-def _status(state: TrialState | None, log: ResultLog, *, begun: bool, live: bool) -> str:
+def _status(state: TrialState | None, log: Reported, *, begun: bool, live: bool) -> str:
     """Tell a trial's status from the state and, where that is older than the folder, from the folder."""
     status = state.status if state else "PENDING"
     if status == "PENDING" and begun:  # the state was saved before the trial started

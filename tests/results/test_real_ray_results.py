@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from hpc_tune.results.csvfiles import write_tables
 from hpc_tune.results.state import read_state
-from hpc_tune.results.tables import SearchInfo, Tables, best_trial, read_tables, summarize, write_tables
+from hpc_tune.results.tables import SearchInfo, Tables, best_trial, read_tables, summarize
 
 pytestmark = pytest.mark.ray
 
@@ -150,12 +151,11 @@ def test_the_best_trial_is_rays(said: dict[str, Any], tables: Tables) -> None:
 
 
 def test_the_tables_are_written(run: Path, tables: Tables) -> None:
-    summary = summarize(tables, SEARCH, run="real", wall_seconds=20.0, attempts=1)
-    paths = write_tables(run, tables, summary)
+    summary = summarize(tables.reading, SEARCH, run="real", wall_seconds=20.0, attempts=1)
+    paths = write_tables(run, tables.reading, summary)
     assert [len(path.read_text().splitlines()) for path in paths] == [4, 11, 2]
-    (row,) = summary.to_dict("records")
-    assert (row["terminated"], row["error"], row["malformed_lines"]) == (2, 1, 0)
-    assert math.isclose(row["cpu_hours"], tables.trials["seconds"].sum() / 3600)
+    assert (summary["terminated"], summary["error"], summary["malformed_lines"]) == (2, 1, 0)
+    assert math.isclose(summary["cpu_hours"], tables.trials["seconds"].sum() / 3600)
 
 
 def test_the_state_of_a_real_run_is_understood(run: Path, said: dict[str, Any]) -> None:

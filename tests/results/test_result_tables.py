@@ -22,81 +22,10 @@ import pandas
 import pytest
 
 from hpc_tune.errors import RunError
+from hpc_tune.results.csvfiles import write_tables
 from hpc_tune.results.failure import LONGEST, error_line
-from hpc_tune.results.tables import SearchInfo, Tables, best_trial, read_tables, summarize, write_tables
-
-START = 1_795_478_500  # 2026-11-24T00:01:40Z
-NAN = float("nan")
-MEMBER = "experiment_state-1.json"
-Object = dict[str, Any]
-Line = dict[str, Any] | str
-
-
-def search(**changes: Any) -> SearchInfo:
-    values = {"metric": "acc", "mode": "max", "trial_cpus": 2.0, "trial_gpus": 0.5, "live": False}
-    return SearchInfo(**{**values, **changes})
-
-
-def result(iteration: int, **metrics: Any) -> dict[str, Any]:
-    """Make a result as Ray logs it; each iteration takes two seconds."""
-    return {
-        **metrics,
-        "timestamp": START + 2 * iteration,
-        "checkpoint_dir_name": None,
-        "should_checkpoint": False,
-        "done": False,
-        "training_iteration": iteration,
-        "date": "2026-11-24_00-02-19",
-        "time_this_iter_s": 2.0,
-        "time_total_s": 2.0 * iteration,
-        "pid": 4711,
-        "hostname": "iris-172",
-        "node_ip": "192.0.2.2",
-        "time_since_restore": 2.0 * iteration,
-        "iterations_since_restore": iteration,
-        "__private__": 1,
-    } | metrics
-
-
-class Storage:
-    """A storage path in the making."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.mkdir()
-
-    def trial(self, trial_id: str, *lines: Line, config: Object | None = None) -> Path:
-        """Add a trial's folder; a line that is a string is written as it is, without a line end."""
-        folder = self.path / trial_id
-        folder.mkdir()
-        with (folder / "result.json").open("w") as file:
-            for line in lines:
-                text = line if isinstance(line, str) else json.dumps({"trial_id": trial_id} | line) + "\n"
-                file.write(text)
-        (folder / "params.json").write_text(json.dumps({"lr": 0.1} if config is None else config))
-        return folder
-
-    def state(self, *, name: str = "state.zip", member: str = MEMBER, **statuses: str) -> Path:
-        """Write an experiment state; trials are named with their status, ``a_00001="ERROR"``."""
-        path = self.path / name
-        with zipfile.ZipFile(path, "a") as archive:
-            archive.writestr(member, state_json(*(static(*item) for item in statuses.items())))
-        return path
-
-
-def static(trial_id: str, status: str, config: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {
-        "trial_id": trial_id,
-        "status": status,
-        "config": config or {"lr": 0.7},
-        "relative_logdir": trial_id,
-    }
-
-
-def state_json(*trials: dict[str, Any]) -> str:
-    metadata = json.dumps({"last_result": {"x": "y" * 1000}})
-    entries = [[json.dumps(trial, indent=2), metadata] for trial in trials]
-    return json.dumps({"trial_data": entries, "runner_data": {}, "stats": {}})
+from hpc_tune.results.tables import Tables, best_trial, read_tables, summarize
+from tests.results.made_storage import MEMBER, NAN, START, Storage, result, search, state_json, static
 
 
 @pytest.fixture
@@ -164,8 +93,8 @@ def test_an_empty_storage_gives_empty_tables_that_can_be_written(tmp_path: Path,
     if exists:
         (tmp_path / "storage").mkdir()
     tables = read_tables(tmp_path / "storage", search())
-    summary = summarize(tables, search(), run="r", wall_seconds=None, attempts=1)
-    write_tables(tmp_path, tables, summary)
+    summary = summarize(tables.reading, search(), run="r", wall_seconds=None, attempts=1)
+    write_tables(tmp_path, tables.reading, summary)
     assert len(tables.trials) == len(tables.history) == 0
     assert best_trial(tables.trials, search()) is None
     assert pandas.read_csv(tmp_path / "trials.csv").columns[:2].tolist() == ["trial_id", "status"]
@@ -689,8 +618,8 @@ def test_the_summary_counts_and_adds_up(storage: Storage) -> None:
     storage.trial("a_00000", result(1, acc=0.5), result(2, acc=0.9, done=True), config=config)
     storage.trial("a_00001", result(1, acc=0.7), result(1, acc=0.6), "{half", config={"lr": 0.2})
     storage.state(a_00001="ERROR", a_00002="PENDING")
-    summary = summarize(read(storage), search(), run="fm-1", wall_seconds=100.5, attempts=3)
-    assert summary.iloc[0].to_dict() == {
+    summary = summarize(read(storage).reading, search(), run="fm-1", wall_seconds=100.5, attempts=3)
+    assert summary == {
         "run": "fm-1",
         "metric": "acc",
         "mode": "max",
@@ -714,7 +643,7 @@ def test_the_summary_counts_and_adds_up(storage: Storage) -> None:
         "repeated_rows": 1,
         "malformed_lines": 1,
     }
-    assert list(summary.columns)[10:15] == [
+    assert list(summary)[10:15] == [
         "best_trial",
         "best_value",
         "best_iteration",
@@ -728,8 +657,8 @@ def test_the_summary_counts_and_adds_up(storage: Storage) -> None:
 
 def written(directory: Path, tables: Tables) -> dict[str, list[dict[str, str]]]:
     """Write the tables and read them with another reader than pandas."""
-    summary = summarize(tables, search(), run="r", wall_seconds=None, attempts=1)
-    paths = write_tables(directory, tables, summary)
+    summary = summarize(tables.reading, search(), run="r", wall_seconds=None, attempts=1)
+    paths = write_tables(directory, tables.reading, summary)
     assert [path.name for path in paths] == ["trials.csv", "history.csv", "summary.csv"]
     # newline="" and StringIO: the csv module sees the line ends as they are
     texts = {path.stem: StringIO(path.read_bytes().decode(), newline="") for path in paths}
@@ -802,7 +731,8 @@ def many_rows(storage: Storage) -> Tables:
 
 
 def write(directory: Path, tables: Tables) -> list[Path]:
-    return write_tables(directory, tables, summarize(tables, search(), run="r", wall_seconds=1.0, attempts=1))
+    reading = tables.reading
+    return write_tables(directory, reading, summarize(reading, search(), run="r", wall_seconds=1.0, attempts=1))
 
 
 @contextmanager
@@ -907,13 +837,14 @@ def test_nothing_needs_ray_and_importing_needs_no_pandas(storage: Storage, tmp_p
     code = f"""
 import sys
 from pathlib import Path
-from hpc_tune.results.tables import SearchInfo, read_tables, summarize, write_tables
+from hpc_tune.results.tables import SearchInfo, read, summarize
+from hpc_tune.results.csvfiles import write_tables
 heavy = sorted({{"ray", "pandas", "numpy"}} & sys.modules.keys())
 search = SearchInfo("acc", "max", 1, 0, False)
-tables = read_tables(Path({str(storage.path)!r}), search)
-summary = summarize(tables, search, run="r", wall_seconds=1.0, attempts=1)
-write_tables(Path({str(tmp_path)!r}), tables, summary)
-print(heavy, [name for name in sys.modules if name.split(".")[0] == "ray"])
+reading = read(Path({str(storage.path)!r}), search)
+summary = summarize(reading, search, run="r", wall_seconds=1.0, attempts=1)
+write_tables(Path({str(tmp_path)!r}), reading, summary)
+print(heavy, sorted({{"ray", "pandas", "numpy"}} & sys.modules.keys()))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
     assert done.stdout == "[] []\n", done.stderr
