@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +31,7 @@ from hpc_tune.runtime.more_samples import extend
 from hpc_tune.runtime.node_loss import forgive_lost_node
 from hpc_tune.runtime.results_log import AUTOMATIC_KEYS
 from hpc_tune.runtime.scheduler_state import load_scheduler, save_scheduler
-from hpc_tune.runtime.snapshots import PREVIOUS_STATE_FILE, STATE_FILE, Snapshots
+from hpc_tune.runtime.snapshots import PREVIOUS_STATE_FILE, STATE_FILE, Snapshots, set_aside_unknown
 from hpc_tune.runtime.stopping import GracefulStop, end_tune
 from hpc_tune.runtime.trial_schedulers import Population
 
@@ -141,8 +140,11 @@ class SearchController(TuneController):
         """
         if self._is_of_full_disk(exception):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._storage.experiment_fs_path)
-        forgive_lost_node(exception, trial.temporary_state.location.hostname)
+        forgive_lost_node(exception, trial.temporary_state.location.hostname, self._is_stopping)
         super()._process_trial_failure(trial, exception=exception)
+
+    def _is_stopping(self) -> bool:
+        return self.graceful_stop is not None and self.graceful_stop.requested
 
     def _is_of_full_disk(self, exception: Any) -> bool:
         """Tell whether a trial could not write to the storage path; what Ray hands on has lost its errno."""
@@ -219,7 +221,7 @@ class SearchController(TuneController):
         finally:
             (storage / newest).unlink()
         if self.state_to_restore.name == PREVIOUS_STATE_FILE:
-            self._set_aside_unknown(storage)
+            set_aside_unknown(storage, {trial.trial_id for trial in self._trials})
         extend(self._search_alg, self.num_samples)
         self._resume_scheduler()
         for trial in self._ended_unnoticed:
@@ -227,18 +229,6 @@ class SearchController(TuneController):
             self._scheduler_alg.on_trial_complete(self._wrapped(), trial, result)
             self._search_alg.on_trial_complete(trial.trial_id, result=result)
         self._checkpoint_manager.forget_restored()
-
-    def _set_aside_unknown(self, storage: Path) -> None:
-        """Move away trials that began after the older of two states, where the newer one is damaged.
-
-        The searcher does not know that it has suggested them, and suggests as many as are wanted.
-        """
-        known = {trial.trial_id for trial in self._trials}
-        for folder in storage.iterdir():
-            if folder.is_dir() and folder.name not in known and (folder / "params.json").exists():
-                aside = storage.parent / "set_aside"
-                aside.mkdir(mode=0o700, exist_ok=True)
-                folder.rename(aside / f"{folder.name}-{time.time_ns()}")
 
     def _restore_trials(self, experiment_state: dict[str, Any]) -> list[Trial]:
         trials: list[Trial] = super()._restore_trials(experiment_state)

@@ -16,12 +16,15 @@ __all__ = ["LostNodes", "forgive_lost_node"]
 INTERVAL = 5.0
 """Seconds between two looks at Ray's list of nodes."""
 
+_MOMENT = 1.0
+_PAUSE = 0.05
+
 _NODE_DIED = "its node has died"
 """How Ray's global control store explains such a death; the exception holds no code for it."""
 
 
-def forgive_lost_node(exception: Any, address: str | None) -> bool:
-    """Keep Tune from counting a trial's death as the trial's failure when its node died.
+def forgive_lost_node(exception: Any, address: str | None, is_stopping: Callable[[], bool]) -> bool:
+    """Keep Tune from counting a trial's death as the trial's failure when its node died, or Slurm ends all processes.
 
     Ray has the notion of an actor that was preempted, for nodes that were drained; one that vanished is no different.
     Whoever talks to a trial may hear of the closed connection before Ray knows of the dead node.
@@ -29,16 +32,26 @@ def forgive_lost_node(exception: Any, address: str | None) -> bool:
     Args:
         exception: what Ray said.
         address: the IP address of the trial's node; None where that is not known yet: any node.
+        is_stopping: whether the search is being ended. Slurm's signal goes to all processes, and the news of a
+            trial's end may be here before this process has its own.
 
     Returns:
-        Whether the trial died with its node.
+        Whether the trial died through no fault of its own.
     """
     if not isinstance(exception, RayActorError):
         return False
-    if _NODE_DIED not in str(exception) and not _is_silent(address):
+    if _NODE_DIED not in str(exception) and not _ends_too(address, is_stopping):
         return False
     exception._preempted = True
     return True
+
+
+def _ends_too(address: str | None, is_stopping: Callable[[], bool]) -> bool:
+    """Tell whether, within a moment, more ends than one trial; a search can afford it for each that dies."""
+    deadline = time.monotonic() + _MOMENT
+    while not (ends := is_stopping() or _is_silent(address)) and time.monotonic() < deadline:
+        time.sleep(_PAUSE)
+    return ends
 
 
 def _is_silent(address: str | None) -> bool:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
 from ray.tune.experiment import Trial
 
 from hpc_tune.durable import replacing
+from hpc_tune.errors import RunError
 
-__all__ = ["PREVIOUS_STATE_FILE", "STATE_FILE", "Snapshots", "saved_state"]
+__all__ = ["PREVIOUS_STATE_FILE", "STATE_FILE", "Snapshots", "begin_anew", "saved_state", "set_aside_unknown"]
 
 STATE_FILE = "state.zip"
 PREVIOUS_STATE_FILE = "state.prev.zip"
@@ -119,3 +120,30 @@ def saved_state(storage: Path) -> Path | None:
         except (FileNotFoundError, zipfile.BadZipFile):
             continue
     return None
+
+
+def begin_anew(storage: Path) -> None:
+    """Make way for a search that has no state to go on from.
+
+    Raises:
+        RunError: if there were two states and none is whole: it was far, and would be done again.
+    """
+    if (storage / PREVIOUS_STATE_FILE).exists():
+        raise RunError(
+            f"the state of the search is damaged: {storage / STATE_FILE}, and {PREVIOUS_STATE_FILE} beside it",
+            hint="the results so far stay in trials.csv; put one of the two back from a copy, or begin a new run",
+        )
+    set_aside_unknown(storage, known=())
+
+
+def set_aside_unknown(storage: Path, known: Container[str]) -> None:
+    """Move away trials of which a search knows nothing, since the state that knew them is damaged.
+
+    They had just begun. The searcher does not know that it has suggested them, and suggests as many as are wanted.
+    """
+    for config in storage.glob("*/params.json"):
+        folder = config.parent
+        if folder.name not in known:
+            aside = storage.parent / "set_aside"
+            aside.mkdir(mode=0o700, exist_ok=True)
+            folder.rename(aside / f"{folder.name}-{time.time_ns()}")

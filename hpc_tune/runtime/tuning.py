@@ -14,7 +14,7 @@ from hpc_tune.experiment.duration import format_seconds
 from hpc_tune.experiment.spec import Experiment, TrialResources
 from hpc_tune.runtime import controller, search
 from hpc_tune.runtime.results_log import ResultsLog
-from hpc_tune.runtime.snapshots import saved_state
+from hpc_tune.runtime.snapshots import begin_anew, saved_state
 from hpc_tune.runtime.stopping import GracefulStop
 from hpc_tune.runtime.trainable import TrialSettings, as_trainable, can_reuse_worker
 from hpc_tune.runtime.watch import ProgressWriter
@@ -85,6 +85,8 @@ class Tuning:
             tuned.num_samples = experiment.num_samples
             tuned.graceful_stop = self._graceful_stop
             tuned.state_to_restore = saved_state(self._storage)
+            if tuned.state_to_restore is None:
+                begin_anew(self._storage)
             tuned.expected = {"metric": experiment.metric} | {f"stop.{key}": key for key in experiment.stop}
             try:
                 analysis = tune.run(
