@@ -20,9 +20,15 @@ __all__ = ["best", "report"]
     metavar="FILE",
     help="Where to.  [default: report.html in the run's directory, for several runs in the current one]",
 )
+@click.option(
+    "--png",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write the plots as PNG files, too; needs kaleido and a Chrome or Chromium.",
+)
 @runs_dir_option
 @json_option
-def report(runs: tuple[str, ...], output: Path | None, runs_dir: Path, as_json: bool) -> None:
+def report(runs: tuple[str, ...], output: Path | None, png: Path | None, runs_dir: Path, as_json: bool) -> None:
     """Write one HTML page about RUN, or one that compares several, also of live ones.
 
     The answer, learning curves, hyperparameters and their importance, what the trial scheduler did, how the
@@ -35,7 +41,7 @@ def report(runs: tuple[str, ...], output: Path | None, runs_dir: Path, as_json: 
     from hpc_tune import operations, render
 
     found = [find(runs_dir, reference) for reference in runs or (None,)]
-    render.reported(operations.report(found, output=output), as_json=as_json)
+    render.reported(operations.report(found, output=output, png=png), as_json=as_json)
 
 
 @click.command()

@@ -34,21 +34,27 @@ class Reported:
     """The names of its plots."""
     tables: tuple[Path, ...]
     """The tables with the same numbers, written beside it."""
+    images: tuple[Path, ...] = ()
+    """The plots as PNG files, where they were asked for."""
 
 
-def report(runs: Sequence[RunDir], *, output: Path | None = None) -> Reported:
+def report(runs: Sequence[RunDir], *, output: Path | None = None, png: Path | None = None) -> Reported:
     """Write one HTML file about a run, or one that compares several; their tables are written, too.
 
     Args:
         runs: the runs; live ones are shown as they are now.
         output: where to; left out, ``report.html`` in the run's directory, for several runs in the current one.
+        png: a directory for the plots as PNG files, too.
 
     Raises:
-        UsageError: if several runs do not search for the best of one metric.
+        UsageError: if several runs do not search for the best of one metric, or what draws PNG files is missing.
         RunError: if a run cannot be read, or the file not be written.
     """
     from hpc_tune.results.report.page import comparison_page, run_page
+    from hpc_tune.results.report.png import check_png, write_pngs
 
+    if png is not None:
+        check_png()
     gathered = [gather(run) for run in dict.fromkeys(runs)]
     _check_comparable(gathered)
     views = [view_of(each) for each in gathered]
@@ -56,7 +62,15 @@ def report(runs: Sequence[RunDir], *, output: Path | None = None) -> Reported:
     file = output or (gathered[0].run.path if alone else Path()) / FILE
     page = run_page(views[0]) if alone else comparison_page(views)
     tables = [path for each in gathered if os.access(each.run.path, os.W_OK) for path in each.write()]
-    return Reported(tuple(each.run for each in gathered), file, _write(file, page.html), page.plots, tuple(tables))
+    images = [] if png is None else write_pngs(page.figures, png)
+    return Reported(
+        tuple(each.run for each in gathered),
+        file,
+        _write(file, page.html),
+        tuple(page.figures),
+        tuple(tables),
+        tuple(images),
+    )
 
 
 def _write(file: Path, page: str) -> int:

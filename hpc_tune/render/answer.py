@@ -64,7 +64,10 @@ def reported(written: Reported, *, as_json: bool) -> None:
             "bytes": written.size,
             "plots": list(written.plots),
             "tables": [str(path) for path in written.tables],
+            "images": [str(path) for path in written.images],
         }
         click.echo(to_json(record))
         return
     click.echo(f"report: {written.file} ({written.size / 1e6:.1f} MB, {len(written.plots)} plots)")
+    if written.images:
+        click.echo(f"images: {len(written.images)} PNG files in {written.images[0].parent}")

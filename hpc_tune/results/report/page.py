@@ -24,10 +24,10 @@ __all__ = ["Page", "comparison_page", "run_page"]
 
 @dataclass(frozen=True)
 class Page:
-    """A report: its HTML, and the names of the plots in it."""
+    """A report: its HTML, and the plots in it by name."""
 
     html: str
-    plots: tuple[str, ...]
+    figures: Mapping[str, Figure]
 
 
 def run_page(view: RunView) -> Page:
@@ -66,7 +66,7 @@ def _page(*, figures: Mapping[str, Figure], **context: Any) -> Page:
     from plotly.offline import get_plotlyjs
 
     data = {name: _embedded(drawn) for name, drawn in figures.items()}
-    return Page(_template().render(plotly=get_plotlyjs(), data=data, **context), tuple(figures))
+    return Page(_template().render(plotly=get_plotlyjs(), data=data, **context), figures)
 
 
 def _embedded(drawn: Figure) -> str:

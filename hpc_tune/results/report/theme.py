@@ -53,10 +53,12 @@ def figure(title: str, x: str, y: str, **layout: Any) -> Figure:
 
 
 def log_axis(values: Iterable[float]) -> dict[str, Any]:
-    """Return a logarithmic axis for positive values, with a tick per power of ten where they span enough of them."""
+    """Return a logarithmic axis for positive values; a linear one where they span less than a power of ten."""
     present = [value for value in values if value > 0]
     decades = math.log10(max(present) / min(present)) if present else 0.0
-    return {"type": "log", "exponentformat": "power", "dtick": 1 if decades >= 1.5 else "D2"}
+    if decades < 1:
+        return {"type": "linear"}
+    return {"type": "log", "exponentformat": "power", "dtick": 1 if decades >= 2 else "D2"}
 
 
 def short(value: Any) -> str:
