@@ -7,13 +7,14 @@ import shlex
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from hpc_tune.errors import RunError
 from hpc_tune.experiment.duration import format_clock
 from hpc_tune.request import JobRequest
 from hpc_tune.site import Environment, Site
 
-__all__ = ["render_job_script"]
+__all__ = ["environment_script", "render_job_script"]
 
 PATIENCE = 0.5
 """Share of the time before the walltime's end that trials get to save; the rest is for the state of the search, the
@@ -33,25 +34,39 @@ def render_job_script(request: JobRequest, site: Site, *, run: Path, python: str
     Raises:
         RunError: if the directory's path cannot be written in a script.
     """
-    from jinja2 import Environment as Templates
-    from jinja2 import StrictUndefined
-
     if not str(run).isprintable() or "\\" in str(run):  # a backslash keeps Slurm from filling in the log's %j
         raise RunError(f"the path {str(run)!r} cannot be written in a job script", hint="choose another --runs-dir")
-    templates = Templates(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    templates.filters["sh"] = shlex.quote
-    template = resources.files("hpc_tune_slurm").joinpath("job.sbatch.j2").read_text(encoding="utf-8")
-    return templates.from_string(template).render(
+    return _rendered(
+        "job.sbatch.j2",
         name=run.name,
         request=request,
         run=str(run),
-        environment=site.environment,
+        setup=environment_script(site.environment, python=python).rstrip("\n"),
         directives=list(_directives(request, run)),
         srun=list(_srun(request)),
         agent=list(_agent(request, site, retry_errors)),
-        python=_python(site.environment, python),
         next_attempt=site.next_attempt,
     )
+
+
+def environment_script(environment: Environment, *, python: str) -> str:
+    """Return the lines that set up the software of a job; then ``"${python[@]}"`` starts Python.
+
+    Args:
+        environment: the site's.
+        python: the interpreter to use where the site names none.
+    """
+    return _rendered("environment.sh.j2", environment=environment, python=_python(environment, python))
+
+
+def _rendered(template: str, **values: Any) -> str:
+    from jinja2 import Environment as Templates
+    from jinja2 import StrictUndefined
+
+    templates = Templates(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    templates.filters["sh"] = shlex.quote
+    text = resources.files("hpc_tune_slurm").joinpath(template).read_text(encoding="utf-8")
+    return templates.from_string(text).render(values)
 
 
 def _directives(request: JobRequest, run: Path) -> Iterator[str]:

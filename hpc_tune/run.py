@@ -50,6 +50,7 @@ class RunDir:
       storage/                one folder per trial; state.zip, the state of the search
       samples.json            how many samples it has, where resume --more-samples has extended it
       trials.csv history.csv summary.csv
+      .collect.cache          what the next collect need not read again; may be removed
     ```
     """
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from hpc_tune import __version__
-from hpc_tune.cli import jobs, local, results, sites, submit
+from hpc_tune.cli import doctor, jobs, local, results, sites, submit
 from hpc_tune.errors import HpcTuneError
 
 __all__ = ["cli", "main"]
@@ -57,6 +57,7 @@ for command in (
     results.report,
     results.best,
     sites.site,
+    doctor.doctor,
     submit.conclude,
 ):
     cli.add_command(command)

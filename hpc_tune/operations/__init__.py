@@ -6,9 +6,12 @@ from hpc_tune.operations.best import BestTrial, best, export
 from hpc_tune.operations.cancel import Cancelled, cancel
 from hpc_tune.operations.chosen import default_experiment
 from hpc_tune.operations.conclude import Concluded, conclude
+from hpc_tune.operations.diagnosis import Diagnosis, diagnose
+from hpc_tune.operations.doctor import Preflight, preflight
 from hpc_tune.operations.listing import Listing, list_all
 from hpc_tune.operations.local import Ended, Watcher, resume, run
 from hpc_tune.operations.logs import Choice, follow, logs
+from hpc_tune.operations.machine_facts import read_facts
 from hpc_tune.operations.planning import Plan, plan
 from hpc_tune.operations.report import Reported, report
 from hpc_tune.operations.sites import (
@@ -29,10 +32,12 @@ __all__ = [
     "Choice",
     "Collected",
     "Concluded",
+    "Diagnosis",
     "Ended",
     "ListedSite",
     "Listing",
     "Plan",
+    "Preflight",
     "Reported",
     "RunStatus",
     "Submitted",
@@ -44,12 +49,15 @@ __all__ = [
     "conclude",
     "default_experiment",
     "detected_site",
+    "diagnose",
     "export",
     "follow",
     "list_all",
     "list_profiles",
     "logs",
     "plan",
+    "preflight",
+    "read_facts",
     "report",
     "resubmit",
     "resume",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hpc_tune.render.answer import best, reported
 from hpc_tune.render.cancel import cancelled
+from hpc_tune.render.doctor import diagnosis, facts, preflight
 from hpc_tune.render.listing import listing
 from hpc_tune.render.logs import chunks, logs
 from hpc_tune.render.results import collected_record, concluded, ended, tables
@@ -22,12 +23,15 @@ __all__ = [
     "chunks",
     "collected_record",
     "concluded",
+    "diagnosis",
     "ended",
     "error",
+    "facts",
     "listing",
     "logs",
     "number",
     "plan",
+    "preflight",
     "reported",
     "site",
     "site_list",

@@ -37,7 +37,7 @@ class Slurm:
     @property
     def is_installed(self) -> bool:
         """Whether this machine has the command that submits jobs."""
-        return shutil.which("sbatch", path=self.environ.get("PATH")) is not None
+        return self.has("sbatch")
 
     def submit(self, script: Path, *, dependency: str | None = None, extra: Sequence[str] = ()) -> tuple[str, str]:
         """Send a job script; return the job's id, and the cluster's name where sbatch says it (else empty).
@@ -101,6 +101,21 @@ class Slurm:
     def requeue(self, job_id: str) -> None:
         """Have a running job start again; its processes are ended soon after."""
         self._ask(commands.requeue_argv(job_id), self.timeout)
+
+    def run_on_node(self, command: Sequence[str], options: Mapping[str, str | None], *, patience: float) -> str:
+        """Run a command on a node and return what it printed.
+
+        Args:
+            command: the command.
+            options: of srun, by their long names.
+            patience: seconds to wait for a node, and as long again for the command.
+        """
+        wanted = {**options, "immediate": str(max(1, int(patience)))}
+        return self._ask(commands.srun_argv(wanted, command), 2 * patience).stdout
+
+    def has(self, command: str) -> bool:
+        """Tell whether this machine has one of Slurm's commands."""
+        return shutil.which(command, path=self.environ.get("PATH")) is not None
 
     def config(self) -> ClusterConfig:
         """Return what matters to us of the cluster's configuration."""

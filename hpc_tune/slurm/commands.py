@@ -34,6 +34,7 @@ __all__ = [
     "scancel_argv",
     "seconds",
     "squeue_argv",
+    "srun_argv",
     "submit_argv",
     "test_only_argv",
 ]
@@ -205,6 +206,12 @@ def scancel_argv(ids: Iterable[str], *, signal: str | None = None) -> list[str]:
 def requeue_argv(job_id: str) -> list[str]:
     """Have a running job start again from its first line, under its own id."""
     return ["scontrol", "requeue", job_id]
+
+
+def srun_argv(options: Mapping[str, str | None], command: Sequence[str]) -> list[str]:
+    """Run a command on one node, in a job of its own; options that are None are left to Slurm."""
+    given = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    return ["srun", "--nodes=1", "--ntasks=1", "--input=none", *given, *command]
 
 
 def config_argv() -> list[str]:

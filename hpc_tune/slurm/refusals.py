@@ -62,6 +62,7 @@ _HINTS: Mapping[str, str] = {
     "accounting/QOS policy": "ask for less (allocation.nodes, allocation.time), or change allocation.qos",
     "Unable to contact slurm controller": "slurmctld does not answer; try again in a few minutes, or ask the site",
     "s_p_parse_file": "this machine is no login node of a cluster, or $SLURM_CONF is wrong",
+    "Could not establish a configuration source": "this machine is no login node of a cluster, or $SLURM_CONF is wrong",
     "ClusterName needs to be specified": "this machine is no login node of a cluster, or $SLURM_CONF is wrong",
     "Access/permission denied": "the site does not allow it here",
     "temporarily unable to accept job": "Slurm is too busy; try again in a minute",
