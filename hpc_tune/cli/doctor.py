@@ -29,8 +29,8 @@ __all__ = ["doctor"]
     show_default="as for submit",
     help="Where the runs live.",
 )
-@click.option("--facts", type=click.Path(path_type=Path), hidden=True)
-@click.option("--temp-dir", default="/tmp", hidden=True)
+@click.option("--facts", type=click.Path(path_type=Path), hidden=True, help="Be the node that --job looks at.")
+@click.option("--temp-dir", default="/tmp", hidden=True, help="With --facts: the site's.")
 @json_option
 def doctor(
     run: str | None,

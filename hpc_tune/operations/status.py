@@ -146,4 +146,4 @@ def _next(facts: RunFacts, standing: Standing) -> tuple[str, ...]:
     if standing.state is RunState.COMPLETED:
         return () if (facts.run.path / TABLES[0]).exists() else (f"hpc-tune collect {path}",)
     resume = f"hpc-tune resume {path}"
-    return (f"hpc-tune logs {path}", resume) if standing.state is RunState.FAILED else (resume,)
+    return (f"hpc-tune doctor {path}", resume) if standing.state is RunState.FAILED else (resume,)

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from hpc_tune.cli import cli
-from hpc_tune.operations import diagnose
+from hpc_tune.operations import diagnose, status
 from hpc_tune.operations.diagnosis import Diagnosis
 from hpc_tune.operations.machine_facts import MachineFacts, read_facts
 from hpc_tune.operations.preflight import Check, machine_checks, parse_quota, place_checks, same_software
@@ -196,6 +196,11 @@ def test_of_a_run_that_is_well_nothing_is_said(made: MadeRun) -> None:
     shown = CliRunner().invoke(cli, ["doctor", str(made.run.path)])
     assert shown.exit_code == 0
     assert "nothing is wrong" in shown.output
+
+
+def test_the_status_of_a_failed_run_leads_here(made: MadeRun) -> None:
+    made.attempt(outcome=ended("failed", "RuntimeError: x"))
+    assert status(made.run, slurm=FakeSlurm()).next[0] == f"hpc-tune doctor {made.run.path}"
 
 
 def test_the_command_shows_cause_fix_and_where_it_stands(made: MadeRun) -> None:
