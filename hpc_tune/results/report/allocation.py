@@ -66,7 +66,7 @@ def timeline(view: RunView) -> Figure | None:
     drawn.update_yaxes(
         tickvals=[place for _, place in ticks],
         ticktext=[f"{node} · {slot}" for (node, slot), _ in ticks],
-        range=[len(lines) - 0.4, -0.6],
+        range=[len(lines) - 0.4, -1.6],  # above the bars there is a line for the attempts
     )
     return drawn
 
@@ -100,7 +100,7 @@ def _attempts(drawn: Figure, view: RunView) -> None:
         drawn.add_vline(x=_moment(each.started), line=line)
         drawn.add_vline(x=_moment(each.ended), line=line | {"color": colour.get(each.ending, "#888888"), "width": 2})
         drawn.add_annotation(
-            x=_moment(each.started), y=1, yref="paper", yanchor="bottom", xanchor="left", showarrow=False,
+            x=_moment(each.started), y=1, yref="paper", yanchor="top", xanchor="left", showarrow=False,
             text=f"{each.number}" + (f" {each.ending}" if each.ending != "completed" else ""), font={"size": 11},
         )  # fmt: skip
 

@@ -169,7 +169,7 @@ def _curve_trace(drawn: Figure, word: str, curves: list[DataFrame], *, crowd: in
         y += [*curve["value"].tolist(), None]
         text += [str(curve["trial_id"].iloc[0])] * (len(curve) + 1)
     best, crowded = word == "best", crowd > 40
-    width = 3 if best else (0.5 if crowd > 300 else 1.2)
+    width = 3 if best else (0.8 if crowd > 300 else 1.2)
     single = all(len(curve) == 1 for curve in curves)
     drawn.add_scatter(
         x=x,

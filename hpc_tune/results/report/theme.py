@@ -26,6 +26,16 @@ COLOURS = {
 }
 DASHES = {"stopped early": "dot", "failed": "dash", "interrupted": "dashdot"}
 SYMBOLS = {"stopped early": "triangle-down", "failed": "x", "interrupted": "diamond", "running": "circle-open"}
+_TITLE = {
+    "x": 0,
+    "xref": "paper",
+    "y": 1,
+    "yref": "container",
+    "yanchor": "top",
+    "pad": {"t": 8, "b": 4},
+    "automargin": True,
+    "font": {"size": 15},
+}
 _AXIS = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.4)", "automargin": True}
 
 
@@ -34,13 +44,14 @@ def figure(title: str, x: str, y: str, **layout: Any) -> Figure:
     from plotly.graph_objects import Figure
 
     drawn = Figure()
+    top = 40 if layout.get("showlegend") is False else 66  # room for the title, and the legend below it
     drawn.update_layout(
         template="none",
-        title={"text": title, "x": 0, "xref": "paper", "font": {"size": 15}, "automargin": True},
+        title={"text": title, **_TITLE},
         font={"family": "system-ui, sans-serif", "size": 13, "color": "#444444"},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 10, "r": 10, "t": 40, "b": 10},
+        margin={"l": 10, "r": 10, "t": top, "b": 10},
         legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
         xaxis={"title": {"text": x}, **_AXIS},
         yaxis={"title": {"text": y}, **_AXIS},
