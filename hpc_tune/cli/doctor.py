@@ -29,16 +29,19 @@ __all__ = ["doctor"]
     show_default="as for submit",
     help="Where the runs live.",
 )
-@click.option("--facts", type=click.Path(path_type=Path), hidden=True, help="Be the node that --job looks at.")
-@click.option("--temp-dir", default="/tmp", hidden=True, help="With --facts: the site's.")
+@click.option(
+    "--facts",
+    type=(str, click.Path(path_type=Path)),
+    metavar="TEMP_DIR FILE",
+    help="Print what this machine has, and what it reads in FILE: what --job asks a node.",
+)
 @json_option
 def doctor(
     run: str | None,
     job: bool,
     wait: float,
     runs_dir: Path | None,
-    facts: Path | None,
-    temp_dir: str,
+    facts: tuple[str, Path] | None,
     as_json: bool,
 ) -> None:
     """Look for what would make a search fail here; or say why RUN failed.
@@ -53,7 +56,7 @@ def doctor(
     from hpc_tune import operations, render
 
     if facts is not None:
-        render.facts(operations.read_facts(temp_dir, facts))
+        render.facts(operations.read_facts(*facts))
         return
     if run is not None:
         if job:

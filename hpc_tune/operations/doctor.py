@@ -123,7 +123,7 @@ class _Node:
         """Run ourselves on a node, in the environment of a job."""
         request = resolve_request(Allocation(nodes=1, cpus_per_node=1), self._site, TrialResources(cpus=1, gpus=0))
         setup = environment_script(self._site.environment, python=sys.executable)
-        command = f'{setup}exec "${{python[@]}}" -m hpc_tune doctor --facts "$1" --temp-dir "$2"\n'
+        command = f'{setup}exec "${{python[@]}}" -m hpc_tune doctor --facts "$1" "$2"\n'
         options = {
             "job-name": "hpc-tune-doctor",
             "time": "5",
@@ -132,7 +132,7 @@ class _Node:
             "account": request.account,
             "qos": request.qos,
         }
-        words = ["bash", "-c", command, "doctor", str(probe), self._site.temp_dir]
+        words = ["bash", "-c", command, "doctor", self._site.temp_dir, str(probe)]
         return self._slurm.run_on_node(words, options, patience=self._patience)
 
     def _shared(self, there: MachineFacts, secret: str) -> Check:

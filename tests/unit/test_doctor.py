@@ -78,7 +78,7 @@ def test_facts_travel_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray/auth_token").touch()
     (tmp_path / "probe").write_text("secret")
-    done = CliRunner().invoke(cli, ["doctor", "--facts", str(tmp_path / "probe"), "--temp-dir", "/var/tmp"])
+    done = CliRunner().invoke(cli, ["doctor", "--facts", "/var/tmp", str(tmp_path / "probe")])
     found = MachineFacts.from_json(f"loading modules\n{done.output}")
     assert found == replace(read_facts("/var/tmp", tmp_path / "probe"), temp_free=found.temp_free)
     assert (found.probe, found.proxies, found.ray_token) == ("secret", ("https_proxy",), f"{tmp_path}/.ray/auth_token")
