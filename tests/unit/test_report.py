@@ -6,6 +6,7 @@ import csv
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,35 @@ def test_the_hyperparameter_that_matters_is_the_most_important(search: Callable[
     bars = reported(run).figures["importance"]["data"][0]
     assert bars["y"] == ["opt/name", "lr"]
     assert bars["x"][1] > 0.8
+
+
+def test_hyperparameters_of_any_kind_are_drawn(search: Callable[..., RunDir]) -> None:
+    run = search()
+    trials = MadeTrials(run)
+    for number in range(16):
+        config = {"on": number % 2 == 0, "sizes": [number % 3, 1], "mixed": number if number % 2 else "auto", "lr": 0.1}
+        if number % 4:
+            config |= {"units": 2**number, "momentum": 0.1 * number}
+        trials.add(f"t_{number:02d}", [0.05 * number], config=config | {"none": None if number % 2 else 1})
+    page = reported(run)
+    names = {"on", "sizes", "mixed", "units", "momentum", "none"}
+    assert {f"hyperparameter-{name}" for name in names} <= set(page.figures)
+    assert set(page.figures["importance"]["data"][0]["y"]) == names
+    drawn = page.trace("hyperparameter-units", "finished")
+    assert dict(zip(drawn["text"], drawn["x"], strict=True))["t_05"] == 32
+
+
+def test_a_live_populations_log_lies_in_the_state(search: Callable[..., RunDir]) -> None:
+    from hpc_tune.results.population import read_population
+
+    run = search()
+    trials = MadeTrials(run)
+    trials.add("t_0", [0.1], config={"opt": {"lr": 0.5}}, tag="0_x")
+    with zipfile.ZipFile(run.storage / "state.zip", "a") as archive:
+        archive.writestr("pbt_global.txt", '["0_x", "1_y", 1, 2, {}, {"opt": {"lr": 0.6}}]\n["half')
+    population = read_population(run.storage)
+    assert population.schedule("t_0", "opt/lr") == [(0, 0.5), (2, 0.6)]
+    assert population.exploits[0].source_id == "1_y", "a trial that the state does not know keeps its name"
 
 
 def test_few_trials_have_no_importance(search: Callable[..., RunDir]) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hpc_tune.experiment.duration import format_seconds
 from hpc_tune.results.report.allocation import Share, share
-from hpc_tune.results.report.curves import numbers
+from hpc_tune.results.report.cells import numbers, words
 from hpc_tune.results.report.view import BEST, RunView
 from hpc_tune.results.toml import as_toml
 
@@ -21,13 +20,13 @@ MOST_NAMED = 8
 
 @dataclass(frozen=True)
 class Place:
-    """A trial in the ranking; ``config`` holds what differs between trials."""
+    """A trial in the ranking; ``config`` holds what differs between trials, as people read it."""
 
     trial_id: str
     value: float
     outcome: str
     iterations: int
-    config: Mapping[str, Any]
+    config: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -48,18 +47,17 @@ def top(view: RunView, count: int = TOP) -> list[Place]:
     """Return the best trials, the best first, of equals the first."""
     trials = view.tables.trials
     values = numbers(trials[BEST])
-    order = (
-        values.dropna().sort_values(ascending=view.info.mode == "min", kind="stable").index[:count].astype(int).tolist()
-    )
+    ranked = values.dropna().sort_values(ascending=view.info.mode == "min", kind="stable")
+    settings = {name: words(trials[f"config/{name}"]) for name in view.hyperparameters}
     return [
         Place(
             str(trials["trial_id"][row]),
             float(values[row]),
             view.outcomes[row],
             int(trials["iterations"][row]),
-            {name: trials[f"config/{name}"][row] for name in view.hyperparameters},
+            {name: column[row] for name, column in settings.items()},
         )
-        for row in order  # the index of a table is the number of the row
+        for row in ranked.index[:count].astype(int).tolist()  # the index of a table is the number of the row
     ]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hpc_tune.results.report.curves import best_over_time, best_over_trials, numbers
+from hpc_tune.results.report.cells import numbers
+from hpc_tune.results.report.curves import best_over_time, best_over_trials
 from hpc_tune.results.report.theme import PALETTE, figure
 from hpc_tune.results.report.view import BEST, RunView
 

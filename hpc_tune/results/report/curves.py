@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from hpc_tune.results.report.cells import numbers
 from hpc_tune.results.report.theme import COLOURS, DASHES, HIGHLIGHT, PALETTE, SYMBOLS, figure
 from hpc_tune.results.report.view import BEST, AttemptSpan, RunView
 
@@ -110,13 +111,6 @@ def hours_at_work(times: Sequence[float], attempts: Sequence[AttemptSpan]) -> li
         within = (time - starts[place]) / 3600
         hours.append(before[place] + min(max(within, 0.0), attempts[place].hours))
     return hours
-
-
-def numbers(column: Series[Any]) -> Series[float]:
-    """Return a column as floats, NaN where a cell holds none."""
-    import pandas
-
-    return pandas.to_numeric(column, errors="coerce").astype(float)
 
 
 def _running_best(values: Series[float], mode: str) -> Series[float]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from hpc_tune.results.report import answer
 from hpc_tune.results.report.allocation import share
+from hpc_tune.results.report.cells import short
 from hpc_tune.results.report.compared import comparison, comparison_rows
 from hpc_tune.results.report.figures import Part, parts
-from hpc_tune.results.report.theme import short
 from hpc_tune.results.report.view import RunView
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hpc_tune.results.report.curves import numbers
+from hpc_tune.results.report.cells import numbers
 from hpc_tune.results.report.theme import COLOURS, HIGHLIGHT, PALETTE, SYMBOLS, figure, log_axis
 from hpc_tune.results.report.view import RunView
 

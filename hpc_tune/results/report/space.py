@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hpc_tune.results.report.curves import numbers
-from hpc_tune.results.report.theme import COLOURS, HIGHLIGHT, PALETTE, SCALE, SYMBOLS, figure, log_axis, short
+from hpc_tune.results.report.cells import MISSING, is_number, numbers, short, words
+from hpc_tune.results.report.theme import COLOURS, HIGHLIGHT, PALETTE, SCALE, SYMBOLS, figure, log_axis
 from hpc_tune.results.report.view import BEST, RunView
 
 if TYPE_CHECKING:
@@ -25,11 +25,6 @@ def _measured(view: RunView) -> DataFrame:
     """Return the rows of trials that have a value."""
     trials = view.tables.trials
     return trials[numbers(trials[BEST]).notna()]
-
-
-def _is_number(column: Series[Any]) -> bool:
-    present = column[column.notna()]
-    return len(present) > 0 and all(isinstance(each, int | float) and not isinstance(each, bool) for each in present)
 
 
 def parallel_coordinates(view: RunView) -> Figure | None:
@@ -52,11 +47,12 @@ def parallel_coordinates(view: RunView) -> Figure | None:
 
 def _dimension(view: RunView, rows: DataFrame, name: str) -> dict[str, Any]:
     column = rows[f"config/{name}"]
-    if not _is_number(column):
-        words = sorted(column.astype(str).unique())
-        labels = words[:MOST_LABELS] + [""] * (len(words) - MOST_LABELS)
-        places = [words.index(str(each)) for each in column]
-        return {"label": name, "values": places, "tickvals": list(range(len(words))), "ticktext": labels}
+    if not is_number(column):
+        said = words(column)
+        kinds = sorted(set(said))
+        labels = kinds[:MOST_LABELS] + [""] * (len(kinds) - MOST_LABELS)
+        places = [kinds.index(each) for each in said]
+        return {"label": name, "values": places, "tickvals": list(range(len(kinds))), "ticktext": labels}
     values = numbers(column)
     if _is_log(view, name, column.dropna()):
         low, high = math.log10(values.min()), math.log10(values.max())
@@ -72,13 +68,13 @@ def hyperparameter(view: RunView, name: str) -> Figure:
     column = rows[f"config/{name}"]
     outcomes = dict(zip(view.tables.trials["trial_id"], view.outcomes, strict=True))
     drawn = figure(name, "", view.info.metric, height=300, showlegend=False)
-    numeric = _is_number(column)
-    words = rows["trial_id"].map(outcomes)
-    for word in dict.fromkeys(words):
-        chosen = words == word
+    numeric = is_number(column)
+    ends = rows["trial_id"].map(outcomes)
+    for word in dict.fromkeys(ends):
+        chosen = ends == word
         picked = column[chosen]
         drawn.add_scatter(
-            x=numbers(picked).to_numpy() if numeric else picked.astype(str).tolist(),
+            x=numbers(picked).to_numpy() if numeric else words(picked),
             y=numbers(rows[BEST][chosen]).to_numpy(),
             text=rows["trial_id"][chosen].tolist(),
             mode="markers",
@@ -105,7 +101,7 @@ def _ring(drawn: Figure, view: RunView, name: str, *, numeric: bool) -> None:
         return
     setting = view.best[f"config/{name}"]
     drawn.add_scatter(
-        x=[setting if numeric else str(setting)],
+        x=[setting if numeric else MISSING if setting is None else short(setting)],
         y=[view.best[BEST]],
         mode="markers",
         name="best",
@@ -117,7 +113,7 @@ def _ring(drawn: Figure, view: RunView, name: str, *, numeric: bool) -> None:
 def importance(view: RunView) -> tuple[Figure | None, str]:
     """Draw how much each hyperparameter matters by PED-ANOVA; return the figure, or None and why there is none."""
     rows = _measured(view)
-    names = [name for name in view.hyperparameters if rows[f"config/{name}"].astype(str).nunique() > 1]
+    names = [name for name in view.hyperparameters if len(set(words(rows[f"config/{name}"]))) > 1]
     if len(rows) < FEWEST_TRIALS:
         trials = f"{len(rows)} trial{'s' * (len(rows) != 1)} with a value"
         return None, f"Importances need at least {FEWEST_TRIALS} trials with a value; there are {trials}."
@@ -181,8 +177,8 @@ def _column(view: RunView, column: Series[Any], name: str) -> tuple[list[Any], A
     """Return a hyperparameter's values, and the distribution that they span."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    if not _is_number(column) or column.isna().any():
-        words = [short(each) for each in column]
-        return words, CategoricalDistribution(sorted(set(words)))
+    if not is_number(column) or column.isna().any():
+        said = words(column)
+        return said, CategoricalDistribution(sorted(set(said)))
     values = numbers(column)
     return values.tolist(), FloatDistribution(float(values.min()), float(values.max()), log=_is_log(view, name, column))

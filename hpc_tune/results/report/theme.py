@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["COLOURS", "DASHES", "HIGHLIGHT", "PALETTE", "SCALE", "SYMBOLS", "figure", "log_axis", "short"]
+__all__ = ["COLOURS", "DASHES", "HIGHLIGHT", "PALETTE", "SCALE", "SYMBOLS", "figure", "log_axis"]
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#777777")
 """Okabe and Ito's colours, which people with any kind of colour blindness tell apart; black is for text."""
@@ -70,8 +70,3 @@ def log_axis(values: Iterable[float]) -> dict[str, Any]:
     if decades < 1:
         return {"type": "linear"}
     return {"type": "log", "exponentformat": "power", "dtick": 1 if decades >= 2 else "D2"}
-
-
-def short(value: Any) -> str:
-    """Return a value as people read it; floats with six digits."""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -9,6 +9,7 @@ from typing import Any
 
 from hpc_tune.results.images import Image
 from hpc_tune.results.population import Population
+from hpc_tune.results.report.cells import words
 from hpc_tune.results.spans import Span
 from hpc_tune.results.tables import SearchInfo, Tables
 
@@ -100,13 +101,13 @@ class RunView:
     def outcomes(self) -> list[str]:
         """Return a word for each trial on how it ended: a trial that its trial scheduler stopped did not finish."""
         trials = self.tables.trials
-        words = [_WORDS.get(status, str(status).lower()) for status in trials["status"]]
+        ends = [_WORDS.get(status, str(status).lower()) for status in trials["status"]]
         if not any(name in self.trial_scheduler.lower() for name in _STOPPERS):
-            return words
+            return ends
         iterations = [int(each) for each in trials["iterations"]]
-        whole = max((n for n, word in zip(iterations, words, strict=True) if word == "finished"), default=0)
+        whole = max((n for n, word in zip(iterations, ends, strict=True) if word == "finished"), default=0)
         wanted = self._met_its_target()
-        rows = zip(words, iterations, wanted, strict=True)
+        rows = zip(ends, iterations, wanted, strict=True)
         return ["stopped early" if w == "finished" and n < whole and not met else w for w, n, met in rows]
 
     def _met_its_target(self) -> list[bool]:
@@ -124,7 +125,7 @@ class RunView:
         """The names of the config's entries that differ between trials, without ``config/``."""
         trials = self.tables.trials
         names = [name for name in trials.columns if name.startswith("config/")]
-        return [name.removeprefix("config/") for name in names if trials[name].astype(str).nunique() > 1]
+        return [name.removeprefix("config/") for name in names if len(set(words(trials[name]))) > 1]
 
     def is_log(self, hyperparameter: str) -> bool:
         """Tell whether a hyperparameter was searched on a logarithmic scale."""
