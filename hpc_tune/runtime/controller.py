@@ -109,6 +109,8 @@ class SearchController(TuneController):
         to 200 pending trials, and takes most requests back when a process is free again, which costs more than an
         empty trial. One request too many finds out when the cluster has grown.
         """
+        if self._is_stopping():
+            return  # nobody would wait for what begins now
         if not self._saved_configs:
             self.checkpoint(force=True)
         most, self._max_pending_trials = (
@@ -122,6 +124,8 @@ class SearchController(TuneController):
 
     def _actor_started(self, tracked_actor: Any, log: str = "STARTED") -> None:
         """Start no trial that the state on disk does not know as it is."""
+        if self._is_stopping():
+            return
         trial = self._actor_to_trial[tracked_actor]
         if self._saved_configs.get(trial.trial_id) is not trial.config:
             self.checkpoint(force=True)
@@ -140,7 +144,11 @@ class SearchController(TuneController):
         """
         if self._is_of_full_disk(exception):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._storage.experiment_fs_path)
-        forgive_lost_node(exception, trial.temporary_state.location.hostname, self._is_stopping)
+        forgiven = forgive_lost_node(exception, trial.temporary_state.location.hostname, self._is_stopping)
+        self._resetting_trials.discard(trial)  # Ray forgets it, and would wait for the reset for ever
+        if forgiven and trial.status == Trial.PENDING:  # in a kept process; Ray recovers only what it calls running
+            self._set_trial_status(trial, Trial.RUNNING)
+            self._unstage_trial_with_resources(trial)
         super()._process_trial_failure(trial, exception=exception)
 
     def _is_stopping(self) -> bool:

@@ -102,7 +102,7 @@ def node_of_worker(lane: Lane) -> None:
 
 @scenario("walltime signal, twice")
 def walltime_signal(lane: Lane) -> None:
-    search = lane.search("asha", nodes=2, every=6)
+    search = lane.search("asha", nodes=2, every=6, num_samples=16)
     for attempt in (1, 2):
         search.at_random_instant(latest=0.4)
         search.signal_walltime()
