@@ -24,7 +24,7 @@ from hpc_tune.results.contents import Contents, Signature, stamp
 from hpc_tune.results.digest import LogDigest
 from hpc_tune.results.state import ExperimentState, TrialState
 
-__all__ = ["CACHE_FILE", "Cache", "Entry", "Place", "save_cache", "sign_state"]
+__all__ = ["CACHE_FILE", "Cache", "Entry", "Place", "as_line", "from_line", "save_cache", "sign_state"]
 
 CACHE_FILE = ".collect.cache"
 VERSION = 1
@@ -54,15 +54,13 @@ class Entry:
     def is_settled(self) -> bool:
         """Whether the signature will tell when something changes."""
         signature = self.contents.signature
-        if signature is None or "I" in self._kinds:
-            return False
-        return max(each[0] for each in signature.values()) / 1e9 < time.time() - SETTLED
+        return signature is not None and max(each[0] for each in signature.values()) / 1e9 < time.time() - SETTLED
 
     @property
-    def _kinds(self) -> str:
-        """What kinds of values there are; of whole numbers beyond 64 bits the cache's parser knows nothing."""
+    def is_portable(self) -> bool:
+        """Whether a line can hold it: its parser knows no whole numbers beyond 64 bits."""
         values = [*self.digest.lasts, *(self.contents.config or {}).values(), self.digest.last_iteration]
-        return kinds_of(values).replace("H", "I")
+        return not {"H", "I"} & set(kinds_of(values))
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def _read(data: bytes, history: Path, search: tuple[str, str]) -> Cache:
         raise ValueError("another version or another search")
     layout = header["layout"]
     cache = Cache(
-        entries=dict(map(_entry, lines)),
+        entries=dict(map(from_line, lines)),
         places={name: Place(*place) for name, *place in header["places"]},
         layout=Layout(tuple(layout[0]), tuple(layout[1]), tuple(layout[2]), layout[3]),
         state=ExperimentState(tuple(TrialState(*each) for each in _loads(state)), ()),
@@ -138,7 +136,8 @@ def _read(data: bytes, history: Path, search: tuple[str, str]) -> Cache:
     return cache
 
 
-def _entry(line: bytes) -> tuple[str, Entry]:
+def from_line(line: bytes) -> tuple[str, Entry]:
+    """Return a folder's name and what is known of it."""
     name, digest, files, config, checkpoint, error, notes, damaged, signature = _loads(line)
     log = LogDigest(**digest | {"lasts": tuple(digest["lasts"])})
     contents = Contents(log, tuple(files), config, checkpoint, error, notes, tuple(damaged), signature)
@@ -152,7 +151,8 @@ def _loads(line: bytes) -> Any:
         return json.loads(line)
 
 
-def _line(name: str, entry: Entry) -> bytes:
+def as_line(name: str, entry: Entry) -> bytes:
+    """Return what is known of a folder as the cache's file holds it."""
     if entry.line:
         return entry.line
     digest, found = entry.digest, entry.contents
@@ -162,9 +162,11 @@ def _line(name: str, entry: Entry) -> bytes:
 
 def save_cache(directory: Path, cache: Cache, search: tuple[str, str]) -> None:
     """Leave a cache for the next collect; where it cannot be written there is none."""
-    settled = {name: entry for name, entry in cache.entries.items() if entry.line or entry.is_settled}
+    settled = {
+        name: entry for name, entry in cache.entries.items() if entry.line or (entry.is_settled and entry.is_portable)
+    }
     lines = [_head(directory / "history.csv", cache, search), _state(cache.state)]
-    lines += [_line(name, entry) for name, entry in settled.items()]
+    lines += [as_line(name, entry) for name, entry in settled.items()]
     with suppress(OSError):
         _replace(directory / CACHE_FILE, lines)
 

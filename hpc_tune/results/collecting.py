@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hpc_tune.results.cache import Cache, Entry, Place, save_cache, sign_state
 from hpc_tune.results.cells import Layout
-from hpc_tune.results.contents import Contents, read_contents
+from hpc_tune.results.contents import Contents
 from hpc_tune.results.csvfiles import HISTORY, layout_of, rows_of, write_file, write_summary, write_trials
-from hpc_tune.results.digest import LogDigest
+from hpc_tune.results.prefetch import Prefetched, gathered, new_entry, prefetching, without_gc
 from hpc_tune.results.resultlog import ResultLog
 from hpc_tune.results.state import read_state
-from hpc_tune.results.tables import Reading, SearchInfo, read
+from hpc_tune.results.tables import SearchInfo, read
 from hpc_tune.results.trials import Trial
 
 __all__ = ["Collecting"]
@@ -23,12 +23,13 @@ __all__ = ["Collecting"]
 
 @dataclass
 class _Found:
-    """What a reading of the storage path has come across."""
+    """What a reading of the storage path has come across, by the folder's name."""
 
     entries: dict[str, Entry] = field(default_factory=dict)
-    """By the folder's name."""
     logs: dict[str, ResultLog] = field(default_factory=dict)
-    """Of the folders that had to be read."""
+    """Of the folders that were read here."""
+    prefetched: dict[str, Prefetched] = field(default_factory=dict)
+    """Those that other processes read."""
 
 
 class Collecting:
@@ -37,37 +38,48 @@ class Collecting:
     def __init__(self, directory: Path, storage: Path, search: SearchInfo) -> None:
         self._directory, self._storage, self._search = directory, storage, search
         self._cache = Cache.load(directory, self._key)
-        self.reading = self._read()
-        self._layout = self._new_layout()
-        if self._cache.entries and not self._fits():
-            self._cache.close()
-            self._cache = Cache()
-            self.reading = self._read()
-            self._layout = self._new_layout()
+        with without_gc():
+            self._read(in_parallel=True)
+            if not self._fits():
+                # the rows of all trials are to be written in another way than so far
+                self._cache.close()
+                self._cache = Cache()
+                self._read(in_parallel=False)
 
     @property
     def _key(self) -> tuple[str, str]:
         return self._search.metric, self._search.mode
 
-    def _read(self) -> Reading:
+    def _read(self, *, in_parallel: bool) -> None:
         self._found = _Found()
-        self._state_signature = sign_state(self._storage)
-        known = self._state_signature and self._state_signature == self._cache.state_signature
-        self._state = (self._cache.state if known else None) or read_state(self._storage)
-        return read(self._storage, self._search, state=self._state, contents=self._contents)
+        self._known = self._unchanged()
+        names = [name for name, entry in self._known.items() if entry is None] if in_parallel else []
+        with prefetching(self._storage, names, *self._key) as parts:
+            self._state_signature = sign_state(self._storage)
+            known = self._state_signature and self._state_signature == self._cache.state_signature
+            self._state = (self._cache.state if known else None) or read_state(self._storage)
+            self._found.prefetched = gathered(parts)
+        self.reading = read(self._storage, self._search, state=self._state, contents=self._contents)
+        self._layout = self._new_layout()
+
+    def _unchanged(self) -> dict[str, Entry | None]:
+        """Return what is known of each folder, None where it has to be read."""
+        try:
+            with os.scandir(self._storage) as entries:
+                names = [entry.name for entry in entries if entry.is_dir()]
+        except OSError:  # reading it says what is wrong
+            names = []
+        return {name: self._cache.known(self._storage / name) for name in sorted(names)}
 
     def _contents(self, folder: Path) -> Contents:
-        entry = self._cache.known(folder) or self._new_entry(folder)
-        self._found.entries[folder.name] = entry
+        name = folder.name
+        entry = self._known.get(name)
+        if entry is None and name in self._found.prefetched:
+            entry = self._found.prefetched[name].entry
+        if entry is None:
+            entry, self._found.logs[name] = new_entry(folder, *self._key)
+        self._found.entries[name] = entry
         return entry.contents
-
-    def _new_entry(self, folder: Path) -> Entry:
-        contents = read_contents(folder)
-        log = contents.log
-        assert isinstance(log, ResultLog)
-        self._found.logs[folder.name] = log
-        digest = LogDigest.of(log, *self._key)
-        return Entry(replace(contents, log=digest), digest)
 
     def _reported(self) -> list[Trial]:
         return [trial for trial in self.reading.trials if trial.log.rows]
@@ -78,12 +90,14 @@ class Collecting:
         return layout_of([trial.trial_id for trial in trials], digests, self.reading.metrics)
 
     def _fits(self) -> bool:
-        """Tell whether the rows of all trials that were not read can stay as they lie."""
-        kept = (trial for trial in self._reported() if trial.folder not in self._found.logs)
-        places = self._cache.places
-        return self._layout == self._cache.layout and all(
-            trial.folder in places and places[trial.folder].trial_id == trial.trial_id for trial in kept
-        )
+        """Tell whether the rows of all trials that were not read here can stay as they are."""
+        return all(self._fits_row(trial) for trial in self._reported() if trial.folder not in self._found.logs)
+
+    def _fits_row(self, trial: Trial) -> bool:
+        if (part := self._found.prefetched.get(trial.folder)) is not None:
+            return part.layout == self._layout and part.trial_id == trial.trial_id
+        place = self._cache.places.get(trial.folder)
+        return place is not None and place.trial_id == trial.trial_id and self._cache.layout == self._layout
 
     def write(self, summary: Mapping[str, Any]) -> list[Path]:
         """Write the tables, the history only if anything in it is new, and leave a cache.
@@ -104,9 +118,8 @@ class Collecting:
 
     def _places(self) -> dict[str, Place] | None:
         """Return where the rows lie if nothing is new, else None."""
-        before = self._cache.places
-        reported = [trial.folder for trial in self._reported()]
-        same = not self._found.logs.keys() & set(reported) and reported == list(before)
+        before, reported = self._cache.places, [trial.folder for trial in self._reported()]
+        same = reported == list(before) and all(self._known.get(folder) is not None for folder in reported)
         return dict(before) if same and self._cache.history is not None else None
 
     def _parts(self, places: dict[str, Place]) -> Iterator[bytes]:
@@ -115,18 +128,18 @@ class Collecting:
         yield header
         offset = len(header)
         for trial in self._reported():
-            log, before = self._found.logs.get(trial.folder), self._cache.places.get(trial.folder)
-            if log is not None:
-                rows = rows_of(trial.trial_id, log, self._layout)
-            else:
-                assert before is not None
-                rows = self._old_rows(before)
+            rows = self._rows(trial)
             yield rows
             places[trial.folder] = Place(trial.trial_id, offset, len(rows))
             offset += len(rows)
 
-    def _old_rows(self, place: Place) -> bytes:
+    def _rows(self, trial: Trial) -> bytes:
+        if (log := self._found.logs.get(trial.folder)) is not None:
+            return rows_of(trial.trial_id, log, self._layout)
+        if (part := self._found.prefetched.get(trial.folder)) is not None:
+            return part.rows
         assert self._cache.history is not None
+        place = self._cache.places[trial.folder]
         return os.pread(self._cache.history.fileno(), place.length, place.offset)
 
     def _leave(self, places: Mapping[str, Place]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain, repeat
 from operator import itemgetter
 from typing import Any, TypeAlias
@@ -33,12 +34,13 @@ def columns_of(rows: Sequence[Row], keep: Callable[[str], bool] | None = None) -
 
 def _transposed(rows: Sequence[Row], keep: Callable[[str], bool] | None) -> Iterator[tuple[str, list[Any]]]:
     """Yield each key and its values; rows of one file nearly always share their keys, which saves looking for each."""
-    distinct = dict.fromkeys(map(tuple, rows))
-    found = filter(keep, dict.fromkeys(chain.from_iterable(distinct)))
-    if len(distinct) == 1:
-        yield from ((key, list(map(itemgetter(key), rows))) for key in found)
-    else:
-        yield from ((key, [row.get(key) for row in rows]) for key in found)
+    if len(rows) > 1 and set(map(len, rows)) == {len(rows[0])} and len(rows[0]) > 1:
+        with suppress(KeyError):
+            columns = dict(zip(rows[0], zip(*map(itemgetter(*rows[0]), rows), strict=True), strict=True))
+            yield from ((key, list(columns[key])) for key in filter(keep, columns))
+            return
+    found = dict.fromkeys(chain.from_iterable(rows))
+    yield from ((key, [row.get(key) for row in rows]) for key in filter(keep, found))
 
 
 def _flattened(name: str, values: list[Any]) -> Iterator[tuple[str, Column]]:

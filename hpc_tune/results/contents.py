@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from hpc_tune.results.columns import columns_of
 from hpc_tune.results.digest import Reported
 from hpc_tune.results.failure import error_line
 from hpc_tune.results.resultlog import ResultLog, read_log
@@ -52,8 +51,17 @@ class Contents:
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config with the keys of nested ones joined by ``/``."""
-    return {name: column[0] for name, column in columns_of([config]).items()}
+    """Return a config with the keys of nested ones joined by ``/``, lists as JSON text."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            inner = {f"{name}/{key}": each for key, each in flat(value).items()}
+            found |= inner or {name: None}
+        elif isinstance(value, list):
+            found[name] = json.dumps(value, ensure_ascii=False)
+        else:
+            found[name] = value
+    return found
 
 
 def stamp(path: str) -> list[int]:

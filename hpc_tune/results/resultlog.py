@@ -97,7 +97,10 @@ class ResultLog:
 
     def last(self, name: str) -> Any:
         """Return a metric's last value; one that was not in every report had it earlier. NaN is a value."""
-        return next((value for value in reversed(self.values(name)) if value is not None), None)
+        values = self.values(name)
+        if isinstance(values, array):
+            return values[-1]
+        return next((value for value in reversed(values) if value is not None), None)
 
     def best(self, name: str, mode: str) -> tuple[float, int] | None:
         """Return a metric's best value and the iteration that reached it first; None without any number."""
@@ -131,12 +134,11 @@ def _log_of(rows: list[dict[str, Any]], malformed: int) -> ResultLog:
         kept = [by_iteration[iteration] for iteration in iterations]
     columns = columns_of(kept, _is_kept)
     first, last = rows[0], rows[-1]
-    checkpoints = {row.get("checkpoint_dir_name") or "" for row in rows}
     return ResultLog(
         iterations=compact(iterations, {int}),
         metrics={name: column for name, column in columns.items() if name not in TIMES},
         times={name: column for name, column in columns.items() if name in TIMES},
-        checkpoints=frozenset(map(str, checkpoints - {""})),
+        checkpoints=frozenset(str(name) for row in rows if (name := row.get("checkpoint_dir_name"))),
         trial_id=str(last["trial_id"]) if last.get("trial_id") else None,
         node=str(last.get("hostname") or last.get("node_ip") or ""),
         started=_began(first),

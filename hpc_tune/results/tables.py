@@ -12,13 +12,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hpc_tune.results.cells import shaped
 from hpc_tune.results.columns import escaped, merge, typed
+from hpc_tune.results.digest import Reported
 from hpc_tune.results.resultlog import TIMES, ResultLog
 from hpc_tune.results.trials import ReadReport, Trial, read_trials
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["Reading", "SearchInfo", "Tables", "best_trial", "frame", "read", "read_tables", "summarize"]
+__all__ = [
+    "Reading",
+    "SearchInfo",
+    "Tables",
+    "best_trial",
+    "frame",
+    "metric_columns",
+    "read",
+    "read_tables",
+    "summarize",
+]
 
 _STATES = ("TERMINATED", "ERROR", "INTERRUPTED", "RUNNING", "PAUSED", "PENDING")
 _GOING_ON = ("RUNNING", "PAUSED", "PENDING")  # not INTERRUPTED: that has ended, at its last report
@@ -88,7 +99,7 @@ def read(storage: Path, search: SearchInfo, **known: Any) -> Reading:
         RunError: if the storage path exists and cannot be listed.
     """
     trials, report = read_trials(storage, live=search.live, **known)
-    metrics = _metric_columns(trials, search.metric)
+    metrics = metric_columns([trial.log for trial in trials], search.metric)
     columns = {name: shaped(values) for name, values in _trial_columns(trials, metrics, search).items()}
     return Reading(trials, report, metrics, columns)
 
@@ -108,9 +119,9 @@ def frame(columns: Mapping[str, list[Any]]) -> DataFrame:
     return _data_frame({name: typed(values) for name, values in columns.items()})
 
 
-def _metric_columns(trials: Sequence[Trial], first: str) -> dict[str, str]:
+def metric_columns(logs: Iterable[Reported], first: str) -> dict[str, str]:
     """Return each metric's column: the search's own first, then as they appear."""
-    names = _union(trial.log.metrics for trial in trials)
+    names = _union(log.metrics for log in logs)
     names.sort(key=lambda name: name != first)
     taken = set(names) | _FIXED
     columns = {}

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from hpc_tune.results import collecting, contents
+from hpc_tune.results import collecting, contents, prefetch
 from hpc_tune.results.cache import CACHE_FILE
 from hpc_tune.results.collecting import Collecting
 from hpc_tune.results.csvfiles import write_tables
@@ -52,7 +53,7 @@ class Collector:
             self.read.append(folder.name)
             return contents.read_contents(folder)
 
-        monkeypatch.setattr(collecting, "read_contents", spy)
+        monkeypatch.setattr(prefetch, "read_contents", spy)
 
     def __call__(self, info: SearchInfo | None = None) -> dict[str, str]:
         info = info or search()
@@ -259,6 +260,50 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(
     collect()
     assert len(collect.read) == 4
     assert [path.name for path in collect.directory.glob(f"{CACHE_FILE}.*")] == []
+
+
+@pytest.mark.parametrize("change", [None, exploit, new_metric, other_kind, large_number, half_a_line])
+def test_several_processes_read_what_one_would(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, change: Callable[[Storage], None] | None
+) -> None:
+    """Also where the rows that they wrote do not fit together, and have to be written anew."""
+    for number in range(6):
+        storage.trial(f"a_{number:05d}", *(result(n, acc=0.1 * n, loss=NAN if n == 1 else 0.5) for n in (1, 2, 3)))
+    if change is not None:
+        change(storage)
+    age(storage)
+    read_elsewhere = []
+
+    def spy(futures: Any) -> Any:
+        read_elsewhere.append(found := prefetch.gathered(futures))
+        return found
+
+    monkeypatch.setattr(collecting, "gathered", spy)
+    monkeypatch.setattr(prefetch, "WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
+    collect = Collector(storage, monkeypatch)
+    collect()
+    collect.read.clear()
+    assert len(read_elsewhere[0]) == (5 if change is large_number else 6)
+    collect()
+    assert collect.read == (["a_00001"] if change is large_number else [])
+
+
+def test_a_process_that_dies_costs_nothing_but_time(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        storage.trial(f"a_{number:05d}", result(1, acc=0.5))
+    parent = os.getpid()
+
+    def read_here_only(folder: Path) -> Any:
+        if os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return contents.read_contents(folder)
+
+    monkeypatch.setattr(prefetch, "WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    collect = Collector(storage, monkeypatch)
+    monkeypatch.setattr(prefetch, "read_contents", read_here_only)
+    collect()
 
 
 WRITER = """
