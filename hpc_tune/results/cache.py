@@ -27,7 +27,7 @@ from hpc_tune.results.state import ExperimentState, TrialState
 __all__ = ["CACHE_FILE", "Cache", "Entry", "Place", "as_line", "from_line", "save_cache", "sign_state"]
 
 CACHE_FILE = ".collect.cache"
-VERSION = 1
+VERSION = 2
 SETTLED = 2.0
 """Seconds after which a change cannot bear the time stamp of the one before any more."""
 
@@ -59,7 +59,7 @@ class Entry:
     @property
     def is_portable(self) -> bool:
         """Whether a line can hold it: its parser knows no whole numbers beyond 64 bits."""
-        values = [*self.digest.lasts, *(self.contents.config or {}).values(), self.digest.last_iteration]
+        values = [*self.digest.lasts.values(), *(self.contents.config or {}).values(), self.digest.last_iteration]
         return not {"H", "I"} & set(kinds_of(values))
 
 
@@ -88,10 +88,10 @@ class Cache:
         if self.history is not None:
             self.history.close()
 
-    def known(self, folder: Path) -> Entry | None:
+    def known(self, storage: str, name: str) -> Entry | None:
         """Return what is known of a folder in which nothing has changed."""
-        entry = self.entries.get(folder.name)
-        return entry if entry is not None and _is_unchanged(str(folder), entry.contents.signature) else None
+        entry = self.entries.get(name)
+        return entry if entry is not None and _is_unchanged(f"{storage}/{name}", entry.contents.signature) else None
 
 
 def sign_state(storage: Path) -> list[int]:
@@ -139,7 +139,7 @@ def _read(data: bytes, history: Path, search: tuple[str, str]) -> Cache:
 def from_line(line: bytes) -> tuple[str, Entry]:
     """Return a folder's name and what is known of it."""
     name, digest, files, config, checkpoint, error, notes, damaged, signature = _loads(line)
-    log = LogDigest(**digest | {"lasts": tuple(digest["lasts"])})
+    log = LogDigest(**digest)
     contents = Contents(log, tuple(files), config, checkpoint, error, notes, tuple(damaged), signature)
     return name, Entry(contents, log, line)
 

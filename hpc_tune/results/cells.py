@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -36,9 +37,12 @@ def kinds_of(column: Column) -> str:
     """
     if isinstance(column, array):
         return "f" if column.typecode == "d" else "i"
-    letters = {_LETTERS.get(kind, "") for kind in set(map(type, column))}
-    letters |= {_size(value) for value in column if type(value) is int}
-    letters |= {"r" for value in column if type(value) is str and "\r" in value}
+    types = set(map(type, column))
+    letters = {_LETTERS.get(kind, "") for kind in types}
+    if int in types:
+        letters |= {_size(value) for value in column if type(value) is int}
+    if str in types:
+        letters |= {"r" for value in column if type(value) is str and "\r" in value}
     return "".join(sorted(letters))
 
 
@@ -58,8 +62,16 @@ def form_of(kinds: Iterable[str]) -> Form:
 
 def shaped(values: Sequence[Any]) -> list[Any]:
     """Return the values of a whole column in its form, None for what is missing and for NaN."""
-    form = form_of([kinds_of(list(values))])
-    return [_shaped(value, form) for value in values]
+    column = list(values)
+    kinds = kinds_of(column)
+    if (
+        (kinds == "f" and not math.isnan(sum(column)))
+        or kinds == "i"
+        or (kinds == "s" and all(map(str.isascii, column)))
+    ):
+        return column  # as nearly all are
+    form = form_of([kinds])
+    return [_shaped(value, form) for value in column]
 
 
 def _shaped(value: Any, form: Form) -> Any:
@@ -77,7 +89,7 @@ def csv_text(rows: Iterable[Iterable[Any]], *, quote_all: bool) -> str:
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC if quote_all else csv.QUOTE_MINIMAL)
-    writer.writerows([["" if cell is None else cell for cell in row] for row in rows])
+    writer.writerows(rows)  # None is written as nothing
     return text.getvalue()
 
 

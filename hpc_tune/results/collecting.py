@@ -37,8 +37,8 @@ class Collecting:
 
     def __init__(self, directory: Path, storage: Path, search: SearchInfo) -> None:
         self._directory, self._storage, self._search = directory, storage, search
-        self._cache = Cache.load(directory, self._key)
         with without_gc():
+            self._cache = Cache.load(directory, self._key)
             self._read(in_parallel=True)
             if not self._fits():
                 # the rows of all trials are to be written in another way than so far
@@ -69,15 +69,14 @@ class Collecting:
                 names = [entry.name for entry in entries if entry.is_dir()]
         except OSError:  # reading it says what is wrong
             names = []
-        return {name: self._cache.known(self._storage / name) for name in sorted(names)}
+        return {name: self._cache.known(str(self._storage), name) for name in sorted(names)}
 
-    def _contents(self, folder: Path) -> Contents:
-        name = folder.name
+    def _contents(self, name: str) -> Contents:
         entry = self._known.get(name)
         if entry is None and name in self._found.prefetched:
             entry = self._found.prefetched[name].entry
         if entry is None:
-            entry, self._found.logs[name] = new_entry(folder, *self._key)
+            entry, self._found.logs[name] = new_entry(self._storage / name, *self._key)
         self._found.entries[name] = entry
         return entry.contents
 
@@ -112,7 +111,8 @@ class Collecting:
             places = {}
             write_file(history, self._parts(places))
         files = [trials, history, write_summary(self._directory, summary)]
-        self._leave(places)
+        if not self._is_cached(places):
+            self._leave(places)
         self._cache.close()
         return files
 
@@ -141,6 +141,11 @@ class Collecting:
         assert self._cache.history is not None
         place = self._cache.places[trial.folder]
         return os.pread(self._cache.history.fileno(), place.length, place.offset)
+
+    def _is_cached(self, places: Mapping[str, Place]) -> bool:
+        """Tell whether the cache that is there says all this already."""
+        same = places == self._cache.places and self._state is self._cache.state
+        return same and len(self._known) == len(self._cache.entries) and None not in self._known.values()
 
     def _leave(self, places: Mapping[str, Place]) -> None:
         cache = Cache(self._found.entries, places, self._layout, self._state, self._state_signature)

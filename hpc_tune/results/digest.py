@@ -90,7 +90,7 @@ class LogDigest:
     metrics: Mapping[str, str]
     """Of each metric the kinds of its values, as `kinds_of` tells them."""
     times: Mapping[str, str]
-    lasts: tuple[Any, ...]
+    lasts: Mapping[str, Any]
     best_value: tuple[float, int] | None
     seconds: float
     node: str
@@ -110,7 +110,7 @@ class LogDigest:
             kinds_of(log.iterations),
             {name: kinds_of(column) for name, column in log.metrics.items()},
             {name: kinds_of(column) for name, column in log.times.items()},
-            tuple(map(log.last, log.metrics)),
+            {name: log.last(name) for name in log.metrics},
             log.best(metric, mode),
             log.seconds,
             log.node,
@@ -123,7 +123,7 @@ class LogDigest:
 
     def last(self, name: str) -> Any:
         """Return a metric's last value."""
-        return dict(zip(self.metrics, self.lasts, strict=True)).get(name)
+        return self.lasts.get(name)
 
     def best(self, name: str, mode: str) -> tuple[float, int] | None:
         """Return the best value of the search's metric and the iteration that reached it first."""

@@ -72,7 +72,7 @@ def read_trials(
     *,
     live: bool,
     state: ExperimentState | None = None,
-    contents: Callable[[Path], Contents] = read_contents,
+    contents: Callable[[str], Contents] | None = None,
 ) -> tuple[list[Trial], ReadReport]:
     """Read every trial of a storage path, in order of number or, where trial ids have none, of start.
 
@@ -83,12 +83,14 @@ def read_trials(
         storage: the storage path.
         live: whether the run is at work; if not, what has begun and not ended is INTERRUPTED.
         state: the state of the search, where it is known already.
-        contents: how to read a folder; where something is known of it already, another way.
+        contents: returns what a folder of this name holds, where something is known of it already.
 
     Raises:
         RunError: if the storage path exists and cannot be listed.
     """
-    reader = _Reader(storage, state or read_state(storage), contents, live)
+    reader = _Reader(
+        storage, state or read_state(storage), contents or (lambda name: read_contents(storage / name)), live
+    )
     trials = sorted(reader.trials(), key=_order)
     report = ReadReport(
         trials=len(trials),
@@ -109,7 +111,7 @@ def _order(trial: Trial) -> tuple[float, float, str]:
 class _Reader:
     """One reading of a storage path; collects the files that are not as they should be."""
 
-    def __init__(self, storage: Path, state: ExperimentState, contents: Callable[[Path], Contents], live: bool) -> None:
+    def __init__(self, storage: Path, state: ExperimentState, contents: Callable[[str], Contents], live: bool) -> None:
         self.storage = storage
         self.live = live
         self.contents = contents
@@ -136,12 +138,11 @@ class _Reader:
             raise RunError(f"cannot list {self.storage}: {error.strerror or error}") from error
 
     def _from_folder(self, name: str) -> Trial | None:
-        folder = self.storage / name
-        contents = self.contents(folder)
+        contents = self.contents(name)
         state = self.by_folder.get(name)
         if state is None and not contents.is_trial:
             return None
-        self.malformed_files += [folder / file for file in contents.damaged]
+        self.malformed_files += [self.storage / name / file for file in contents.damaged]
         trial_id = state.trial_id if state else contents.log.trial_id or name
         state = self.states.get(trial_id)
         status = _status(state, contents.log, begun="result.json" in contents.files, live=self.live)
