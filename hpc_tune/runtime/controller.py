@@ -246,6 +246,7 @@ class SearchController(TuneController):
         went_on = [trial for trial in unfinished if catch_up(trial)]
         self._ended_unnoticed = [trial for trial in went_on if trial.is_finished()]
         self._went_on = [trial for trial in went_on if not trial.is_finished()]
+        self._as_saved = [trial for trial in unfinished if trial not in went_on]
         self._waiting = [trial for trial in unfinished if trial.status == Trial.PAUSED and trial not in went_on]
         return trials
 
@@ -259,6 +260,7 @@ class SearchController(TuneController):
         if isinstance(self._scheduler_alg, Population):
             missed = ((trial, flatten_dict(trial.last_result)) for trial in self._went_on)
             self._waiting += [trial for trial, result in missed if self._scheduler_alg.has_missed(trial, result)]
+            self._waiting += [trial for trial in self._as_saved if self._scheduler_alg.waits(trial)]
         for trial in self._waiting:
             self._set_trial_status(trial, Trial.PAUSED)
 

@@ -69,7 +69,11 @@ class Population(PopulationBasedTraining):
         if now < self._burn_in_period or now - state.last_perturbation_time < self._perturbation_interval:
             return False
         self._save_trial_state(state, now, result, trial)
-        return bool(now >= self._next_perturbation_sync)
+        return self.waits(trial)
+
+    def waits(self, trial: Trial) -> bool:
+        """Tell whether a member is where it has to wait for the others, whether or not it had come to rest there."""
+        return bool(self._synch and self._trial_state[trial].last_train_time >= self._next_perturbation_sync)
 
     def _perturb(self, tune_controller: Any) -> None:
         """Do what Ray does when the last member reports."""

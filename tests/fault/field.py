@@ -311,7 +311,8 @@ class Search:
         iterations = {row["trial_id"]: int(row["iterations"]) for row in trials}
         history = self.table("history")
         found = sorted((row["trial_id"], int(row["training_iteration"])) for row in history)
-        assert found == sorted((trial, n) for trial, last in iterations.items() for n in range(1, last + 1))
+        wanted = sorted((trial, n) for trial, last in iterations.items() for n in range(1, last + 1))
+        assert found == wanted, f"{sorted(set(wanted) - set(found))} are missing\n{self.results()}\n{self.logs()}"
         for row in history:
             step = int(row["training_iteration"])
             assert int(row["step"]) == step, f"{row}: an iteration was left out, or done twice"
@@ -319,6 +320,10 @@ class Search:
                 assert float(row["score"]) == score_of(rates[row["trial_id"]], step), row
         if self.algorithm == "optuna":
             assert len(set(rates.values())) == self.trials, f"a config was asked twice: {rates}"
+
+    def results(self) -> str:
+        """Return what the trials reported, as their logs have it, for a failed test's message."""
+        return "\n".join(f"--- {path}\n{path.read_text()}" for path in sorted(self.run.storage.glob("*/result.json")))
 
     def job_logs(self) -> str:
         """Return what the batch scripts said."""
