@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import os
 import re
 import shlex
@@ -130,6 +131,10 @@ HOW = {
 }
 
 
+class NotStarted(Exception):
+    """A contender's job came to no report."""
+
+
 @dataclass
 class Start:
     """How one job began; times are in seconds from the first line of its script."""
@@ -144,6 +149,7 @@ class Start:
     phases: dict[str, float] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
     """What commands, those in the job included, asked of slurmctld."""
+    round: int = 0
 
 
 class Bench:
@@ -193,6 +199,8 @@ class Bench:
         run = RunDir(Path(said["path"]))
         self._wait_for_end(said["job_id"])
         [attempt] = run.attempts()
+        if (outcome := attempt.outcome()) is None or outcome.ending != "completed":
+            raise NotStarted(str(outcome))
         record = attempt.record()
         with (run.path / "trials.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
@@ -214,7 +222,7 @@ class Bench:
         try:
             record = json.loads((folder / "record.json").read_text())
         except FileNotFoundError:
-            raise SystemExit(f"{contender} did not finish:\n{(folder / 'job.log').read_text()[-4000:]}") from None
+            raise NotStarted((folder / "job.log").read_text()[-2000:]) from None
         begun = float((folder / "begun").read_text())
         processes = {trial["node"]: trial["processes"] for trial in record["trials"]}
         return Start(contender, nodes, max(record["nodes"]) - begun, record["first_report"] - begun, processes)
@@ -258,7 +266,13 @@ def measured(nodes: int, contenders: list[str], rounds: int) -> Iterator[Start]:
             bench = Bench(sandbox, folder)
             for number in range(1, rounds + 1):
                 for contender in contenders:
-                    start = bench.measure(contender, nodes)
+                    try:
+                        start = bench.measure(contender, nodes)
+                    except NotStarted as why:
+                        print(f"{nodes} nodes, round {number}, {contender} did not start: {why}", file=sys.stderr)
+                        sandbox.wait_idle(120)
+                        continue
+                    start.round = number
                     load = os.getloadavg()[0]
                     print(
                         f"{nodes} nodes, round {number}, {contender}: all nodes {start.all_nodes:.1f} s, "
@@ -272,8 +286,9 @@ def measured(nodes: int, contenders: list[str], rounds: int) -> Iterator[Start]:
 
 
 def ratios(ours: list[Start], theirs: list[Start], key: str) -> list[float]:
-    """Return the ratio of each round."""
-    return [getattr(one, key) / getattr(other, key) for one, other in zip(ours, theirs, strict=True)]
+    """Return the ratio of each round in which both have started."""
+    other = {each.round: getattr(each, key) for each in theirs}
+    return [getattr(each, key) / other[each.round] for each in ours if each.round in other]
 
 
 def table(starts: list[Start], nodes: list[int], contenders: list[str]) -> Iterator[str]:
@@ -284,9 +299,11 @@ def table(starts: list[Start], nodes: list[int], contenders: list[str]) -> Itera
     peers = [name for name in contenders if name not in OURS]
     for count, (key, what) in product(nodes, (("all_nodes", "all nodes"), ("first_report", "first report"))):
         of = {name: [each for each in starts if (each.contender, each.nodes) == (name, count)] for name in contenders}
-        took = {name: median(getattr(each, key) for each in of[name]) for name in contenders}
+        took = {name: median(getattr(each, key) for each in of[name]) for name in contenders if of[name]}
         for own, peer in product(ours, peers):
-            found = ratios(of[own], of[peer], key)
+            if not (found := ratios(of[own], of[peer], key)):
+                yield f"| {count} | {what} | {own} | | {peer} | never started | | |"
+                continue
             yield (
                 f"| {count} | {what} | {own} | {took[own]:.1f} | {peer} | {took[peer]:.1f} "
                 f"| {median(found):.2f} | {min(found):.2f} to {max(found):.2f} |"
@@ -302,7 +319,7 @@ def counts(starts: list[Start], nodes: list[int], contenders: list[str]) -> Iter
             of = [each for each in starts if (each.contender, each.nodes) == (name, count)]
             heads = [each.processes[HEAD] for each in of if HEAD in each.processes]
             others = [number for each in of for node, number in each.processes.items() if node != HEAD]
-            asked = median(sum(each.calls.values()) for each in of)
+            asked = median(sum(each.calls.values()) for each in of) if of else math.nan
             yield (f"| {count} | {name} | {max(heads, default='')} | {max(others, default='')} | {asked:.0f} |")
 
 
