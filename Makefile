@@ -20,9 +20,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(INSTALLED)  ## The search beside the ways it replaces; takes a quarter of an hour; the second part as root.
+bench: $(INSTALLED)  ## The search beside the ways it replaces; takes twenty minutes; the last part as root.
 	@.ci/packages dataset-fashion-mnist $(SLURM_PACKAGES)
 	$(BIN)/python tests/benchmarks/fashion_mnist_notebook.py
+	$(BIN)/python tests/benchmarks/collect.py
 	$(BIN)/python tests/benchmarks/cluster_start.py
 
 sandbox: $(INSTALLED)  ## A throw-away Slurm of four nodes; see the README.
