@@ -148,7 +148,8 @@ class SearchController(TuneController):
         self._resetting_trials.discard(trial)  # Ray forgets it, and would wait for the reset for ever
         if forgiven and trial.status == Trial.PENDING:  # in a kept process; Ray recovers only what it calls running
             self._set_trial_status(trial, Trial.RUNNING)
-            self._unstage_trial_with_resources(trial)
+            if trial in self._staged_trials:
+                self._unstage_trial_with_resources(trial)
         super()._process_trial_failure(trial, exception=exception)
 
     def _is_stopping(self) -> bool:

@@ -1,4 +1,4 @@
-"""A sandbox for the session, the scenarios side by side on it, and the table at the end."""
+"""A sandbox, the scenarios side by side on it, and the table at the end."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"| {' | '.join(cells)} |")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def field() -> Iterator[Field]:
     """Nodes, small ones, and a disk that can be filled, mounted before the nodes are there to see it."""
     folder = Path(tempfile.mkdtemp(prefix="hpc-tune-fault-", dir="/var/tmp"))
@@ -83,7 +83,7 @@ def _field(sandbox: Sandbox, folder: Path, small: Path) -> Field:
     return made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def played(field: Field, request: pytest.FixtureRequest) -> Iterator[Callable[[Scenario], None]]:
     """Play all scenarios that were chosen, side by side; wait for the end of one."""
     chosen = [item.callspec.params.get("scenario") for item in request.session.items if hasattr(item, "callspec")]

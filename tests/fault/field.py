@@ -334,7 +334,7 @@ class Search:
         paths = [*sorted(self.run.jobs_dir.glob("*.log")), *sorted(self.run.path.glob("attempts/*/nodes/*.log"))]
         paths += sorted(self.run.path.glob("attempts/*/driver.log"))
         paths += sorted(self.run.path.glob("attempts/*/outcome.json"))
-        return "\n".join(f"--- {path}\n{path.read_text(errors='replace')[-3000:]}" for path in paths)
+        return "\n".join(f"--- {path}\n{path.read_text(errors='replace')[-12000:]}" for path in paths)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
