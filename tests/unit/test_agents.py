@@ -83,6 +83,9 @@ class Job:
         (self.stand_in.parent / "__init__.py").write_text(RAY)
         (self.stand_in / "__init__.py").touch()
         (self.stand_in / "scripts.py").write_text(SCRIPTS + body)
+        services = self.stand_in.parent / "_private/services.py"
+        services.parent.mkdir(exist_ok=True)
+        services.write_text("RAY_PATH = ''\nstart_ray_process = None\n")
 
     def starts(self) -> list[dict[str, str]]:
         """Return the options of each ``ray start`` so far."""

@@ -110,6 +110,8 @@ def pretend(tmp_path: Path, body: str) -> dict[str, str]:
     (tmp_path / "ray/__init__.py").touch()
     (package / "__init__.py").touch()
     (package / "scripts.py").write_text(SCRIPTS.format(body=body))
+    (tmp_path / "ray/_private").mkdir()
+    (tmp_path / "ray/_private/services.py").write_text("RAY_PATH = ''\nstart_ray_process = None\n")
     return os.environ | {"PYTHONPATH": str(tmp_path), MARK: str(tmp_path)}
 
 
