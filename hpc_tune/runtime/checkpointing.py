@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 __all__ = ["STOP_FILE", "should_checkpoint"]
@@ -51,4 +52,6 @@ def _trial_id() -> str:
         return ""
     from ray import tune
 
-    return str(tune.get_context().get_trial_id() or "")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # outside of a search there is no trial, which is fine here
+        return str(tune.get_context().get_trial_id() or "")
