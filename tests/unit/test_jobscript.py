@@ -55,7 +55,7 @@ CASES = {
     "nothing_known": lambda: script({}),
     "container": lambda: script(
         {"nodes": 2, "gpus_per_node": 4, "time": "30m"},
-        shipped("iris", container="/work/images/torch 2.sif", container_options=["--bind", "/scratch:/scratch"]),
+        shipped("iris", container="/project/images/torch 2.sif", container_options=["--bind", "/scratch:/scratch"]),
     ),
     "conda": lambda: script(
         {"gpus_per_node": 1},
