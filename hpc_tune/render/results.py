@@ -18,12 +18,7 @@ def ended(result: Ended, *, as_json: bool) -> None:
         click.echo(to_json(_ended_record(result)))
         return
     click.echo(f"{result.outcome.ending}: {result.outcome.reason}")
-    if result.outcome.hint:
-        click.echo(f"hint: {result.outcome.hint}")
-    if result.collected is not None:
-        tables(result.collected)
-    if result.collect_error is not None:
-        click.echo(f"error: {result.collect_error}", err=True)
+    _left_behind(result)
     if result.outcome.ending == "interrupted":
         click.echo(f"continue with: hpc-tune resume {result.run.path}")
 
@@ -31,14 +26,19 @@ def ended(result: Ended, *, as_json: bool) -> None:
 def concluded(result: Concluded) -> None:
     """Say in the batch log how the attempt ended, and where the tables are."""
     click.echo(f"attempt {result.attempt.number}: {result.outcome.ending}: {result.outcome.reason}")
+    _left_behind(result)
+    if result.following.sentence:
+        click.echo(result.following.sentence)
+
+
+def _left_behind(result: Ended | Concluded) -> None:
+    """Show what to do about the end of an attempt, and its tables or why there are none."""
     if result.outcome.hint:
         click.echo(f"hint: {result.outcome.hint}")
     if result.collected is not None:
         tables(result.collected)
     if result.collect_error is not None:
         click.echo(f"error: {result.collect_error}", err=True)
-    if result.following.sentence:
-        click.echo(result.following.sentence)
 
 
 def tables(collected: Collected) -> None:
