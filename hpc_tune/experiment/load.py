@@ -133,7 +133,7 @@ def _validate(written: Mapping[str, Any]) -> tuple[Experiment | None, list[Fault
 
 
 def _reference_faults(written: Mapping[str, Any], folder: Path) -> list[Fault]:
-    checked = (check_reference(key, written.get(key), folder) for key in ("trainable", "data"))
+    checked = (check_reference(key, written.get(key), folder) for key in ("trainable", "data", "evaluate"))
     return [fault for fault in checked if fault is not None]
 
 

@@ -95,6 +95,8 @@ class Experiment(BaseModel):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     trainable: Reference
     data: Reference | None = None
+    evaluate: Reference | None = None
+    """Scores a checkpoint on held-out data, for ``hpc-tune evaluate``; no part of the search."""
     metric: str = Field(min_length=1)
     mode: Literal["min", "max"]
     num_samples: int = Field(1, ge=1)

@@ -260,6 +260,7 @@ def test_all_faults_come_in_one_answer(project: Any) -> None:
         time_budget="soon",
         trainable="train.py:trian",
         data="trian.py:load_data",
+        evaluate="train.py:evalute",
         space={"lr": {"uniform": [1, 0]}, "deep": {"wd": {"loguniform": [0, 1]}}},
         searcher={"name": "optunna"},
         trial_scheduler={"name": "asha", "max": 3},
@@ -268,9 +269,9 @@ def test_all_faults_come_in_one_answer(project: Any) -> None:
     with pytest.raises(ExperimentError) as caught:
         load_experiment(path)
     lines = str(caught.value).splitlines()
-    assert lines[0] == f"{path}: 12 faults"
+    assert lines[0] == f"{path}: 13 faults"
     assert {line.split(": ")[0].strip() for line in lines[1:]} == {
-        *("metric", "mode", "num_sample", "time_budget", "trainable", "data", "space.lr", "space.deep.wd"),
+        *("metric", "mode", "num_sample", "time_budget", "trainable", "data", "evaluate", "space.lr", "space.deep.wd"),
         *("searcher.name", "trial_scheduler.max", "trial.gpu", "trial.cpus"),
     }
     assert caught.value.exit_code == 2

@@ -55,6 +55,7 @@ def test_what_does_not_make_the_search_may_change(project: Any) -> None:
     after = project.load(
         name="other",
         time_budget="1h",
+        evaluate="train.py:load_data",
         trial={"cpus": 4, "gpus": 1, "max_failures": 2},
         checkpoint={"keep": 9},
         allocation={"nodes": 8},
