@@ -33,6 +33,8 @@ class AttemptStatus:
     """Results that it reported."""
     finished: int
     """Trials that ended in it, well or not."""
+    lost: tuple[str, ...] = ()
+    """Its nodes that failed, did not come, or fell silent; empty while it is live."""
 
 
 def story(facts: RunFacts, view: SlurmView, standing: Standing) -> tuple[AttemptStatus, ...]:
@@ -59,6 +61,7 @@ def _told(facts: RunFacts, view: SlurmView, standing: Standing) -> Iterator[Atte
             gap=each.started - ended if ended is not None and each.started is not None else None,
             iterations=each.progress.iterations if each.progress else 0,
             finished=max(0, finished_now - finished),
+            lost=() if live else tuple(node.name for node in nodes(each, None, at_work=False) if node.is_trouble),
         )
         ended, finished = each.ended, finished_now
 

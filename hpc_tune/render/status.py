@@ -144,7 +144,8 @@ def _attempt(each: AttemptStatus) -> str:
     gap = f", {format_seconds(max(0, each.gap))} after the one before" if each.gap is not None else ""
     achieved = f"{_count(each.iterations, 'result')}, {_count(each.finished, 'trial')} ended"
     why = f"; {each.reason}" if each.ended is not None or each.started is None else ""
-    return f"{each.number}{where}: {each.state}{_length(each)}{gap}; {achieved}{why}"
+    lost = f"; without {', '.join(each.lost)}" if each.lost else ""
+    return f"{each.number}{where}: {each.state}{_length(each)}{gap}; {achieved}{lost}{why}"
 
 
 def _length(each: AttemptStatus) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping
 from pathlib import Path
-from typing import Any
 
 from ray.train._internal.checkpoint_manager import _TrainingResult
 from ray.tune import Checkpoint
 from ray.tune.experiment import Trial
 
-from hpc_tune.runtime.results_log import Reported, reported_results
+from hpc_tune.runtime.results_log import reported_results
 
 __all__ = ["catch_up", "set_aside_damaged"]
 
@@ -34,10 +33,15 @@ def set_aside_damaged(trial: Trial) -> None:
                 notes.write(f"{checkpoint.name} was damaged: the trial went on from what came before it\n")
 
 
-def catch_up(trial: Trial) -> bool:
+def catch_up(trial: Trial, written: MutableMapping[str, int]) -> bool:
     """Bring a restored trial up to what its folder shows; the results on disk are newer than the state.
 
     A result is written only after its checkpoint is complete, so a checkpoint that a result names is whole.
+
+    Args:
+        trial: the trial as the state knows it.
+        written: how many results of each trial had been written when the state was saved; brought up to date, too.
+            A trial's last result would not tell: after an exploit that is another trial's.
 
     Returns:
         Whether the trial had gone on since the state was saved.
@@ -52,35 +56,29 @@ def catch_up(trial: Trial) -> bool:
         checkpoints._checkpoint_results = [
             each for each in checkpoints._checkpoint_results if not _is_of(folder, Path(each.checkpoint.path))
         ]
-    reported = _place_of(trial.last_result, results)
+    known_results = written.get(trial.trial_id, 0)
+    written[trial.trial_id] = len(results)
     # The checkpoint of the last result that the state holds may have been on its way when the state was saved; one
     # taken over from another trial came after that result.
     first = 0
     if known is not None:
-        first = max(0, reported if _is_of(folder, Path(known.checkpoint.path)) else reported + 1)
+        first = max(0, known_results - 1) if _is_of(folder, Path(known.checkpoint.path)) else known_results
+    registered = {Path(each.checkpoint.path) for each in checkpoints._checkpoint_results}
     for result in results[first:]:
         # to register one twice would have Tune delete it as the older of the two
-        if result.checkpoint is not None and (known is None or result.checkpoint != Path(known.checkpoint.path)):
+        if result.checkpoint is not None and result.checkpoint not in registered:
             trial.storage.current_checkpoint_index = _number(result.checkpoint.name)
             trial.on_checkpoint(_TrainingResult(Checkpoint(str(result.checkpoint)), result.metrics))
     names = [name for each in results if (name := each.metrics.get("checkpoint_dir_name"))]
     # no name is given twice, since a result names its checkpoint
     trial.storage.current_checkpoint_index = max([trial.storage.current_checkpoint_index, *map(_number, names)])
     done = bool(results) and results[-1].done
-    went_on = done or len(results) > reported + 1
+    went_on = done or len(results) > known_results
     if went_on:
         trial.run_metadata.last_result = results[-1].metrics
     if done:
         trial.set_status(Trial.TERMINATED)
     return went_on
-
-
-def _place_of(metrics: dict[str, Any], results: Sequence[Reported]) -> int:
-    """Return where a result stands among those on disk, or -1."""
-    keys = ("training_iteration", "time_total_s")
-    wanted = [metrics.get(key) for key in keys]
-    places = [place for place, each in enumerate(results) if [each.metrics.get(key) for key in keys] == wanted]
-    return places[-1] if places else -1
 
 
 def _number(name: str) -> int:

@@ -10,6 +10,7 @@ config, before that file knows of it; so whatever lies in the trials' folders be
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import zipfile
@@ -38,6 +39,8 @@ from hpc_tune.runtime.trial_schedulers import Population
 __all__ = ["SearchController", "installed"]
 
 SCHEDULER_FILE = "trial_scheduler.pkl"
+WRITTEN_FILE = "written.json"
+"""How many results of each trial had been written when the state was saved."""
 KEPT_WORKERS = 10_000
 
 
@@ -72,6 +75,8 @@ class SearchController(TuneController):
     """Trials that can run at the same time."""
     num_samples: int = 1
     graceful_stop: GracefulStop | None = None
+    written: ClassVar[dict[str, int]] = {}
+    """How many results of each trial have been written, by its id; that of the results' log."""
     fatal: ExperimentError | None = None
     unfinished = False
 
@@ -94,7 +99,9 @@ class SearchController(TuneController):
     def save_to_dir(self) -> None:
         """Write the state, with that of the trial scheduler, where a snapshot is made of it."""
         super().save_to_dir()
-        save_scheduler(self._scheduler_alg, Path(self._storage.experiment_driver_staging_path, SCHEDULER_FILE))
+        staging = Path(self._storage.experiment_driver_staging_path)
+        save_scheduler(self._scheduler_alg, staging / SCHEDULER_FILE)
+        (staging / WRITTEN_FILE).write_text(json.dumps(self.written), encoding="utf-8")
         self._saved_configs = {trial.trial_id: trial.config for trial in self._trials}
 
     def checkpoint(self, force: bool = False, wait: bool = False) -> None:
@@ -225,6 +232,7 @@ class SearchController(TuneController):
         with zipfile.ZipFile(self.state_to_restore) as archive:
             newest = max(name for name in archive.namelist() if name.startswith("experiment_state-"))
             archive.extract(newest, storage)
+            self.written.update(json.loads(archive.read(WRITTEN_FILE)))
         try:
             super().resume(resume_config)
         finally:
@@ -244,7 +252,7 @@ class SearchController(TuneController):
         unfinished = [trial for trial in trials if not trial.is_finished()]
         for trial in unfinished:
             set_aside_damaged(trial)
-        went_on = [trial for trial in unfinished if catch_up(trial)]
+        went_on = [trial for trial in unfinished if catch_up(trial, self.written)]
         self._ended_unnoticed = [trial for trial in went_on if trial.is_finished()]
         self._went_on = [trial for trial in went_on if not trial.is_finished()]
         self._as_saved = [trial for trial in unfinished if trial not in went_on]

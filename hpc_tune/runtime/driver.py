@@ -54,6 +54,8 @@ class DriverSettings:
     """Where to start a Ray of its own; None: join that of the node agents."""
     start_timeout: float
     patience: float
+    parent: int
+    """The process that started the driver: on Slurm the head node's agent."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,7 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--patience", type=float, default=PATIENCE, metavar="SECONDS")
     parsed = parser.parse_args(arguments)
     settings = DriverSettings(
-        RunDir(parsed.run), Attempt(parsed.attempt), parsed.temp_dir, parsed.start_timeout, parsed.patience
+        RunDir(parsed.run),
+        Attempt(parsed.attempt),
+        parsed.temp_dir,
+        parsed.start_timeout,
+        parsed.patience,
+        parent=os.getppid(),
     )
     outcome = _outcome(settings)
     settings.attempt.end(outcome)
@@ -115,6 +122,8 @@ def _interrupted(settings: DriverSettings, what: str) -> Outcome:
         return Outcome("interrupted", f"a signal came; {what}", exit_code=1, cause="signal")
     cause = settings.run.stop_cause(given.job)
     why = {"walltime": "the walltime is near", "cancelled": "it was cancelled"}.get(cause, "Slurm ends the job")
+    if cause == "terminated" and os.getppid() != settings.parent:
+        cause, why = "node", "the head node's agent was killed"
     return Outcome("interrupted", f"{why}; {what}", exit_code=1, cause=cause)
 
 

@@ -61,6 +61,8 @@ class ResultsLog(Callback):
         self._storage = storage
         self._files: dict[str, BinaryIO] = {}
         self._configs: dict[str, str] = {}
+        self.written: dict[str, int] = {}
+        """How many results of each trial have been written, by its id."""
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Write the config; a trial that exploits another starts again with a new one."""
@@ -81,6 +83,7 @@ class ResultsLog(Callback):
         file = self._file(trial)
         file.write(line.encode() + b"\n")
         file.flush()
+        self.written[trial.trial_id] = self.written.get(trial.trial_id, 0) + 1
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Close the trial's file."""

@@ -54,6 +54,7 @@ class Tuning:
         self._slots = slots
         self._seed = seed
         self._graceful_stop = graceful_stop
+        self._results_log = ResultsLog(storage)
         self._progress = ProgressWriter(
             progress_file,
             metric=experiment.metric,
@@ -84,6 +85,7 @@ class Tuning:
             tuned.slots = self._slots
             tuned.num_samples = experiment.num_samples
             tuned.graceful_stop = self._graceful_stop
+            tuned.written = self._results_log.written
             tuned.state_to_restore = saved_state(self._storage)
             if tuned.state_to_restore is None:
                 begin_anew(self._storage)
@@ -123,7 +125,7 @@ class Tuning:
             "raise_on_failed_trial": False,
             "trial_name_creator": _trial_id,
             "trial_dirname_creator": _trial_id,
-            "callbacks": [ResultsLog(self._storage), self._progress],
+            "callbacks": [self._results_log, self._progress],
             "verbose": 0,
         }
 

@@ -174,6 +174,9 @@ def agent_of_head(lane: Lane) -> None:
     search.at_random_instant()
     lane.kill(lane.nodes[0], "hpc_tune.runtime.node")
     search.wait_for_attempt(2)
+    ended = search.run.attempts()[0].outcome()
+    assert ended is not None
+    assert (ended.cause, "agent was killed" in ended.reason) == ("node", True), ended
     search.wait_for_end()
     search.judge("node agent killed: head", allowed=search.every)
 

@@ -21,6 +21,10 @@ from ray import tune
 def train(config):
     checkpoint = tune.get_checkpoint()
     step = json.loads(Path(checkpoint.path, "step.json").read_text()) if checkpoint else 0
+    if config["gate"] and checkpoint and "clone-" in checkpoint.path:
+        Path(config["gate"] + ".waits").touch()
+        while not Path(config["gate"]).exists():
+            time.sleep(0.05)
     for step in range(step, 6):
         if config["failing"] and tune.get_context().get_trial_id().endswith("_00002") and step == 3:
             raise RuntimeError("the third fails")
@@ -43,8 +47,8 @@ POPULATION: dict[str, Any] = {
 }
 
 
-def _write(search: Search, *, failing: bool = False, seconds: float = 0.0, **experiment: Any) -> None:
-    space = {"lr": {"uniform": [1, 2]}, "failing": failing, "seconds": seconds}
+def _write(search: Search, *, failing: bool = False, seconds: float = 0.0, gate: str = "", **experiment: Any) -> None:
+    space = {"lr": {"uniform": [1, 2]}, "failing": failing, "seconds": seconds, "gate": gate}
     search.write(TRAINABLE, {"space": space, "num_samples": 4, "seed": 3} | experiment)
 
 
@@ -78,6 +82,22 @@ def test_trials_that_wait_for_each_other_are_resumed(search: Search, experiment:
     assert str(STEPS) in {row["iterations"] for row in search.table()}
     if experiment is POPULATION:
         assert len(history) == 4 * STEPS, "nobody ran ahead of the others, and no clone skipped an iteration"
+
+
+def test_what_a_member_took_over_outlives_a_kill_before_its_next_result(search: Search) -> None:
+    """The last result that the state knows of it is then the other's, and its own checkpoints are older."""
+    gate = search.folder / "gate"
+    _write(search, gate=str(gate), **POPULATION)
+    process = search.start("run", "search.json")
+    waits = search.folder / "gate.waits"
+    wait_until(waits.exists, what="a member that goes on from another's checkpoint")
+    begin = waits.stat().st_mtime
+    wait_until(lambda: (search.directory / "storage/state.zip").stat().st_mtime > begin, what="a state that knows it")
+    search.kill_driver(process, signal.SIGKILL)
+    gate.touch()
+    search.call("resume")
+    assert [(row["status"], row["iterations"]) for row in search.table()] == [("TERMINATED", str(STEPS))] * 4
+    assert len(search.table("history")) == 4 * STEPS
 
 
 @pytest.mark.parametrize(("iteration", "waits"), [(1, False), (2, True), (3, True)])

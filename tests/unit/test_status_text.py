@@ -29,7 +29,7 @@ STATUS_KEYS = {
     "trials": "total running terminated",
     "best": "trial_id value iteration config",
     "nodes": "name state reason log",
-    "attempts": "number state reason job_id restart_count started ended gap iterations finished",
+    "attempts": "number state reason job_id restart_count started ended gap iterations finished lost",
 }
 LIST_KEYS = {
     "": "schema runs_dir runs note",
@@ -61,7 +61,11 @@ def whole(made: MadeRun, slurm: FakeSlurm) -> None:
     now = time.time()
     made.submitted("11", ago=900)
     first = searching(best=0.5, TERMINATED=1, RUNNING=1)
-    made.attempt("11", ago=800, progress=first, outcome=ended("interrupted", "walltime", ago=700))
+    earlier = made.attempt(
+        "11", ago=800, nodes=2, names=NODES[:2], progress=first, outcome=ended("interrupted", "walltime", ago=700)
+    )
+    made.node(earlier, NODES[0], 0, "ended", up=now - 797)
+    made.node(earlier, NODES[1], 1, "up", up=now - 797)
     made.submitted("12", ago=650, by="successor")
     progress = searching(best=0.75, TERMINATED=3, RUNNING=4)
     progress.phases.update(driver_up=now - 594, first_result=now - 590)
@@ -87,7 +91,7 @@ def test_status_says_all_there_is_to_say(made: MadeRun, slurm: FakeSlurm) -> Non
         f"            iris-171 failed: /tmp has 3 MB free; see {log}",
         "            iris-172 missing: its agent has not shown itself yet",
         "  phases    iris-169 up 3.0 s, iris-170 up 3.0 s, driver up 6.0 s, first result 10.0 s",
-        "  attempts  1 job 11: interrupted after 1 min 40 s; 20 results, 1 trial ended; walltime",
+        "  attempts  1 job 11: interrupted after 1 min 40 s; 20 results, 1 trial ended; without iris-170; walltime",
         "            2 job 12: running for 10 min 00 s, 1 min 40 s after the one before; 20 results, 2 trials ended",
         f"  next      hpc-tune logs {made.run.path} --follow",
         f"            hpc-tune cancel {made.run.path}",
