@@ -84,6 +84,20 @@ class LoadedRun:
         return {str(trial_id): self.path / checkpoint for trial_id, checkpoint in pairs if checkpoint}
 
     @cached_property
+    def exploits(self) -> DataFrame:
+        """Who took over whose checkpoint in population based training, one row each, in the order of the events.
+
+        A trial goes on from ``source_iteration`` of ``source_id``; ``iteration`` is how far it had come itself.
+        """
+        from pandas import DataFrame
+
+        from hpc_tune.results.population import read_population
+
+        columns = ["trial_id", "source_id", "iteration", "source_iteration"]
+        exploits = read_population(self.run.storage).exploits
+        return DataFrame([[getattr(each, name) for name in columns] for each in exploits], columns=columns)
+
+    @cached_property
     def figures(self) -> dict[str, Figure]:
         """The plots of the report by name, each a figure of plotly."""
         from hpc_tune.results.report.figures import run_figures

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from ray.train._internal.checkpoint_manager import _TrainingResult
@@ -100,10 +101,25 @@ class Population(PopulationBasedTraining):
             checkpoint=Checkpoint(str(own)), metrics=strong.last_result
         )
 
+    def _log_config_on_step(self, member: Any, strong: Any, trial: Trial, trial_to_clone: Trial, config: Any) -> None:
+        """Log an exploit with the iterations of both checkpoints; those that Tune knows may be older or newer."""
+        super()._log_config_on_step(member, strong, _as_of(trial, member), _as_of(trial_to_clone, strong), config)
+
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Drop what a finished member had taken over."""
         super().on_trial_complete(tune_controller, trial, result)
         _drop_clones(Path(trial.storage.trial_fs_path))
+
+
+def _as_of(trial: Trial, state: Any) -> Any:
+    """Return of a trial what the log of exploits needs, as it was when the population compared it."""
+    return SimpleNamespace(
+        trial_id=trial.trial_id,
+        config=trial.config,
+        local_dir=trial.local_dir,
+        local_experiment_path=trial.local_experiment_path,
+        last_result=state.last_result,
+    )
 
 
 def _all_wait(tune_controller: Any) -> bool:

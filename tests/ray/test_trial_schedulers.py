@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from typing import Any
 
@@ -60,6 +61,8 @@ def test_a_population_goes_on_without_a_member_that_failed(search: Search) -> No
     whole = ("TERMINATED", str(STEPS))
     assert ended == [whole, whole, ("ERROR", "3"), whole]
     assert any(search.directory.glob("storage/pbt_policy_*.txt")), "somebody took over another's checkpoint"
+    exploits = [json.loads(line) for line in (search.directory / "storage/pbt_global.txt").read_text().splitlines()]
+    assert all(own == other and own % 2 == 0 for _, _, own, other, *_ in exploits), "they met at every second step"
     assert not list(search.directory.glob("storage/*/clone-*")), "cleared away at the end"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import hpc_tune
 from hpc_tune.errors import RunError, UsageError
 from hpc_tune.operations import report
 from hpc_tune.results.images import LARGEST, MOST
@@ -218,6 +219,7 @@ def test_a_population_shows_schedules_and_lineage(search: Callable[..., RunDir])
     said = [text for trace in page.figures["lineage"]["data"] for text in decoded_text(trace)]
     assert "t_1 (after 4) went on from t_0 (after 5)" in said
     assert "these are the last ones" in page.words
+    assert hpc_tune.load_run(run.path).exploits.values.tolist() == [["t_1", "t_0", 2, 2], ["t_1", "t_0", 4, 5]]
 
 
 def decoded_text(trace: dict[str, Any]) -> list[str]:
