@@ -9,9 +9,8 @@ experiment = Experiment(
     trainable="train.py:train",
     metric="Q",
     mode="max",
-    seed=1,
     space={
-        "lr": tune.qloguniform(1e-2, 1e-1, 5e-4),
+        "lr": 0.05,
         "h0": tune.grid_search([0.0, 1.0]),
         "h1": tune.sample_from(lambda config: 1.0 - config["h0"]),
     },
