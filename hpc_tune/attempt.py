@@ -22,9 +22,9 @@ RESERVE = 2**14
 """Bytes that an outcome takes at the most, and a file system's smallest pieces."""
 
 Ending = Literal["completed", "interrupted", "failed"]
-Cause = Literal["", "walltime", "cancelled", "terminated", "signal", "driver", "node"]
-"""``terminated``: Slurm ended the job's processes; ``signal``: its owner did, on this machine; ``driver``, ``node``:
-they died."""
+Cause = Literal["", "walltime", "cancelled", "terminated", "preempted", "signal", "driver", "node"]
+"""``terminated``: Slurm ended the job's processes, and ``preempted``: while the job was to go on; ``signal``: its owner
+did, on this machine; ``driver``, ``node``: they died."""
 NodeState = Literal["starting", "up", "failed", "ended"]
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpc_tune.attempt import Attempt, AttemptRecord, Outcome, SlurmJob
-from hpc_tune.errors import RunBusy, RunError, UsageError
+from hpc_tune.errors import RunBusy, RunError, SlurmError, UsageError
 from hpc_tune.operations.following import Following, Way, follow_on
 from hpc_tune.operations.tables import Collected, collect
 from hpc_tune.run import RunDir
 from hpc_tune.slurm.client import Slurm
+from hpc_tune.slurm.states import JobState
 
 __all__ = ["Concluded", "conclude"]
 
@@ -63,6 +64,9 @@ def conclude(
         outcome = _unrecorded(run, attempt, job)
         attempt.end(outcome)
     slurm = slurm or Slurm()
+    if outcome.cause == "terminated" and _still_has_its_job(job, slurm):
+        outcome = replace(outcome, reason=f"preempted: {outcome.reason}", cause="preempted")
+        outcome.write(attempt.outcome_file)
     following = follow_on(run, attempt, outcome, job, way, slurm)  # first: time may be short
     try:
         collected, collect_error = collect(run), None
@@ -71,6 +75,14 @@ def conclude(
     if end_job and following.way != "requeue":
         slurm.cancel([job.job_id])
     return Concluded(run, attempt, outcome, collected, collect_error, following)
+
+
+def _still_has_its_job(job: SlurmJob, slurm: Slurm) -> bool:
+    """Tell whether Slurm has the job running, as it has one that it preempts until the grace time is over."""
+    try:
+        return slurm.jobs([job.job_id])[job.job_id].state is JobState.RUNNING
+    except SlurmError:
+        return True
 
 
 def _attempt_of(run: RunDir, job: SlurmJob) -> Attempt:

@@ -11,13 +11,12 @@ from hpc_tune.errors import SlurmError
 from hpc_tune.operations.submit import put_on_record
 from hpc_tune.run import RunDir
 from hpc_tune.slurm.client import Slurm
-from hpc_tune.slurm.states import JobState
 
 __all__ = ["Following", "Way", "follow_on"]
 
 Way = Literal["successor", "requeue", "none"]
 
-GOES_ON = ("walltime", "driver", "node")
+GOES_ON = ("walltime", "preempted", "driver", "node")
 """Causes of an interruption after which the next attempt starts by itself: nobody wanted it to end."""
 
 
@@ -44,13 +43,13 @@ def follow_on(run: RunDir, attempt: Attempt, outcome: Outcome, job: SlurmJob, wa
     by_hand = f"continue with: hpc-tune resume {run.path}"
     if outcome.ending != "interrupted":
         return Following("none", "")
-    preempted = outcome.cause == "terminated" and not _is_cancelled(job, slurm)
-    if outcome.cause not in GOES_ON and not preempted:
+    if outcome.cause not in GOES_ON:
         return Following("none", by_hand)
     if (why := reason_to_end(run, run.record()["spec"]["allocation"]["max_attempts"])) is not None:
         return Following("none", f"no further attempt starts by itself: {why}\n{by_hand}")
     refusals = []
     # a job that is preempted lets go of its nodes at once; Slurm would start it again only two minutes later
+    preempted = outcome.cause == "preempted"
     ways: list[Way] = ["successor"] if preempted else _ways(way)
     for each in ways:
         try:
@@ -91,11 +90,3 @@ def _without(run: RunDir, lost: list[str]) -> list[str]:
         return []
     excluded = run.record()["spec"]["allocation"]["exclude"]
     return [f"--exclude={','.join([*([excluded] if excluded else []), *lost])}"]
-
-
-def _is_cancelled(job: SlurmJob, slurm: Slurm) -> bool:
-    """Tell whether somebody has ended the job. One that Slurm preempts goes on running until its grace is over."""
-    try:
-        return slurm.jobs([job.job_id])[job.job_id].state is not JobState.RUNNING
-    except SlurmError:
-        return False

@@ -239,7 +239,10 @@ def test_a_preempted_job_goes_on_a_cancelled_one_is_left_to_its_owner(made: Made
     """Both get a SIGTERM; only the preempted one still runs until its grace is over."""
     at_work(made, TERMINATED)
     slurm = FakeSlurm(state)
-    assert concluded(made, slurm).following.way == way
+    done = concluded(made, slurm)
+    assert done.following.way == way
+    assert done.outcome == done.attempt.outcome(), "status tells it later, when Slurm has forgotten the job"
+    assert done.outcome.reason.startswith("preempted: Slurm ends") is (way == "successor")
     assert [asked[0] for asked in slurm.asked] == ["jobs", *(["submit"] if way == "successor" else [])]
 
 
