@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from hpc_tune.durable import is_full, read_json, write_json
+from hpc_tune.room import as_size, largest
 
 __all__ = ["Attempt", "AttemptRecord", "Cancellation", "Head", "NodeRecord", "Outcome", "SlurmJob", "Submission"]
 
@@ -64,14 +65,17 @@ class Outcome(_Record):
     """Why an attempt was interrupted, for whoever decides if the next one may start by itself."""
 
     @classmethod
-    def of_full_disk(cls, attempt: Attempt) -> Self:
-        """Say that nothing more can be written, and where."""
+    def of_full_disk(cls, attempt: Attempt, *, quota: bool = False) -> Self:
+        """Say that nothing more can be written, where, and which of the runs there take the most room."""
         disk = next(path for path in (attempt.path, *attempt.path.parents) if path.is_mount())
+        what = f"the quota on {disk} is used up" if quota else f"no space is left on {disk}"
+        taken = [f"{path.name} ({as_size(size)})" for path, size in largest(attempt.run_path.parent).items()]
+        room = f"make room: {attempt.run_path.parent} holds {', '.join(taken)}" if taken else "make room"
         return cls(
             "failed",
-            f"no space is left on {disk}, the file system of {attempt.run_path}",
+            f"{what}, the file system of {attempt.run_path}",
             exit_code=1,
-            hint=f"make room, then: hpc-tune resume {attempt.run_path}",
+            hint=f"{room}; then: hpc-tune resume {attempt.run_path}",
         )
 
     @classmethod

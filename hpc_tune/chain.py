@@ -16,10 +16,17 @@ _TAIL = 2000
 
 
 def chain(run: RunDir) -> list[Attempt]:
-    """Return the attempts since a person last started or resumed the run, oldest first."""
-    manual = [each.submitted for each in run.submissions() if each.by != "successor"]
-    begin = max(manual, default=0.0)
-    return [attempt for attempt in run.attempts() if (record := attempt.record()) and record.started >= begin]
+    """Return the attempts since a person last started or resumed the run, oldest first.
+
+    Those that earlier jobs made are not among them. Times do not tell: the clocks of a login node, which sends a job,
+    and of the node that begins its attempt may differ.
+    """
+    sent = run.submissions()
+    manual = [place for place, each in enumerate(sent) if each.by != "successor"]
+    earlier = {each.job_id for each in sent[: manual[-1]]} if manual else set()
+    attempts = [(attempt, record) for attempt in run.attempts() if (record := attempt.record())]
+    ended = [place for place, (_, record) in enumerate(attempts) if record.job and record.job.job_id in earlier]
+    return [attempt for attempt, _ in attempts[ended[-1] + 1 if ended else 0 :]]
 
 
 def reason_to_end(run: RunDir, max_attempts: int) -> str | None:

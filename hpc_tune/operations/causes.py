@@ -104,13 +104,13 @@ RULES = (
     ),
     Rule(
         "disk full",
-        r"No space left on device|Errno 28\b|no space is left on the file system|Write failed: disk full",
+        r"No space left on device|Errno 28\b|no space is left on |Write failed: disk full",
         "a disk is full",
         "make room (df -h, df -i; old runs: hpc-tune list), then: hpc-tune resume {run}",
     ),
     Rule(
         "quota",
-        r"Disk quota exceeded|Errno 122\b",
+        r"Disk quota exceeded|Errno 122\b|the quota on \S+ is used up",
         "your quota is used up, of bytes or of files",
         "make room (old runs: hpc-tune list; checkpoint.keep = 1), then: hpc-tune resume {run}",
     ),

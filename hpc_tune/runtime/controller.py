@@ -149,8 +149,8 @@ class SearchController(TuneController):
 
         On a full disk no trial can go on, and none is to blame: the search ends as it is.
         """
-        if self._is_of_full_disk(exception):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._storage.experiment_fs_path)
+        if (full := self._full_disk(exception)) is not None:
+            raise OSError(full, os.strerror(full), self._storage.experiment_fs_path)
         forgiven = forgive_lost_node(exception, trial.temporary_state.location.hostname, self._is_stopping)
         self._resetting_trials.discard(trial)  # Ray forgets it, and would wait for the reset for ever
         if forgiven and trial.status == Trial.PENDING:  # in a kept process; Ray recovers only what it calls running
@@ -162,12 +162,13 @@ class SearchController(TuneController):
     def _is_stopping(self) -> bool:
         return self.graceful_stop is not None and self.graceful_stop.requested
 
-    def _is_of_full_disk(self, exception: Any) -> bool:
-        """Tell whether a trial could not write to the storage path; what Ray hands on has lost its errno."""
+    def _full_disk(self, exception: Any) -> int | None:
+        """Return the errno of a trial that could not write to the storage path; what Ray hands on has lost it."""
         storage, said = self._storage.experiment_fs_path, str(exception)
-        if not any(f"[Errno {number}]" in said for number in (errno.ENOSPC, errno.EDQUOT)):
-            return False
-        return storage in said or shutil.disk_usage(storage).free < LEAST_FREE
+        for number in (errno.EDQUOT, errno.ENOSPC):
+            if f"[Errno {number}]" in said and (storage in said or shutil.disk_usage(storage).free < LEAST_FREE):
+                return number
+        return None
 
     def add_trial(self, trial: Trial) -> None:
         """Let as many worker processes be kept for reuse as there are; a new one costs seconds."""

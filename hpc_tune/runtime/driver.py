@@ -7,6 +7,7 @@ It is started by ``hpc-tune run`` and ``resume`` on this machine. Everything tha
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -86,7 +87,7 @@ def _failure(settings: DriverSettings, error: Exception) -> Outcome:
     while (inner := cause.__cause__ or cause.__context__) is not None:
         cause = inner
     if isinstance(cause, OSError) and is_full(cause):
-        return Outcome.of_full_disk(settings.attempt)
+        return Outcome.of_full_disk(settings.attempt, quota=cause.errno == errno.EDQUOT)
     return Outcome("failed", f"{type(cause).__name__}: {cause}", exit_code=1, hint=f"see {settings.attempt.driver_log}")
 
 

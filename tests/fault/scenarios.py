@@ -276,7 +276,9 @@ def disk_full(lane: Lane) -> None:
     fill(ballast)
     outcome = search.wait_for_end("failed")
     assert outcome.reason == f"no space is left on {disk}, the file system of {search.run.path}"
-    assert outcome.hint == f"make room, then: hpc-tune resume {search.run.path}"
+    assert outcome.hint is not None
+    assert outcome.hint.startswith(f"make room: {search.run.path.parent} holds {search.run.name} (")
+    assert outcome.hint.endswith(f"; then: hpc-tune resume {search.run.path}")
     ballast.unlink()
     search.resume()
     search.wait_for_end()

@@ -189,9 +189,14 @@ def test_a_full_disk_is_the_reason_of_whatever_it_looks_like(
     attempt: Attempt, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2**40, 2**40, 4096))
-    outcome = Outcome.of_driver(code, attempt)
     run = attempt.path.parents[1]
+    (run.parent / "another").mkdir()
+    (run.parent / "another/checkpoint").write_bytes(b"x" * 3_000_000)
+    outcome = Outcome.of_driver(code, attempt)
     assert outcome.ending == "failed"
     disk = next(path for path in run.parents if path.is_mount())
     assert outcome.reason == f"no space is left on {disk}, the file system of {run}"
-    assert outcome.hint == f"make room, then: hpc-tune resume {run}"
+    assert outcome.hint is not None
+    assert outcome.hint.startswith(f"make room: {run.parent} holds another (3.0 MB), {run.name} (")
+    assert outcome.hint.endswith(f"; then: hpc-tune resume {run}")
+    assert Outcome.of_full_disk(attempt, quota=True).reason.startswith(f"the quota on {disk} is used up, ")
