@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,12 +83,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _failure(settings: DriverSettings, error: Exception) -> Outcome:
     """Say in one sentence what went wrong; Tune wraps it in errors of its own."""
-    cause: BaseException = error
-    while (inner := cause.__cause__ or cause.__context__) is not None:
-        cause = inner
-    if isinstance(cause, OSError) and is_full(cause):
-        return Outcome.of_full_disk(settings.attempt, quota=cause.errno == errno.EDQUOT)
-    return Outcome("failed", f"{type(cause).__name__}: {cause}", exit_code=1, hint=f"see {settings.attempt.driver_log}")
+    causes = list(_with_causes(error))
+    for each in causes:
+        if isinstance(each, OSError) and is_full(each):
+            return Outcome.of_full_disk(settings.attempt, quota=each.errno == errno.EDQUOT)
+    first = causes[-1]
+    return Outcome("failed", f"{type(first).__name__}: {first}", exit_code=1, hint=f"see {settings.attempt.driver_log}")
+
+
+def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _outcome(settings: DriverSettings) -> Outcome:

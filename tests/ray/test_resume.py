@@ -182,6 +182,21 @@ def test_a_full_disk_stops_cleanly_and_the_run_goes_on_after_making_room(search:
         subprocess.run(["umount", "--lazy", str(search.runs_dir)], check=True)
 
 
+def test_a_quota_that_is_used_up_ends_the_search_and_is_named(search: Search) -> None:
+    search.write(
+        """
+import errno, os
+from pathlib import Path
+
+def train(config):
+    raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), str(Path.cwd() / "checkpoint_000000"))
+""",
+        {"num_samples": 2},
+    )
+    assert "failed: the quota on " in search.run(exit_code=1)
+    assert "ERROR" not in {row["status"] for row in search.table()}, "no trial is to blame"
+
+
 @pytest.mark.experiment
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=str)
 def test_pbt_on_fashion_mnist_survives(search: Search, number: int) -> None:
