@@ -9,7 +9,7 @@ from typing import Any
 
 from hpc_tune.durable import read_json, write_json
 
-__all__ = ["Best", "Progress", "improves"]
+__all__ = ["Best", "Curve", "Progress", "improves"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ class Progress:
     iterations: int = 0
     """Results reported in this attempt."""
     best: Best | None = None
+    curve: tuple[float, ...] = ()
+    """The best value so far, a point after every ``curve_step`` results of this attempt, from the first that counts."""
+    curve_step: int = 1
     eta_seconds: float | None = None
     """From the finished trials of this attempt; None until one has finished."""
     elapsed: float = 0.0
@@ -59,8 +62,29 @@ class Progress:
         if record is None:
             return None
         best = record.pop("best")
-        notes, lost = tuple(record.pop("notes")), tuple(record.pop("lost", ()))
-        return cls(**record, best=Best(**best) if best else None, notes=notes, lost=lost)
+        listed = {name: tuple(record.pop(name, ())) for name in ("curve", "lost", "notes")}
+        return cls(**(record | listed), best=Best(**best) if best else None)
+
+
+class Curve:
+    """A curve that grows coarser instead of longer."""
+
+    most = 64
+
+    def __init__(self) -> None:
+        self.points: list[float] = []
+        self.step = 1
+        """Values between two points."""
+        self._values = 0
+
+    def add(self, value: float) -> None:
+        """Let the curve go on."""
+        self._values += 1
+        if self._values % self.step == 0:
+            self.points.append(value)
+        if len(self.points) == self.most:
+            self.points = self.points[1::2]
+            self.step *= 2
 
 
 def improves(value: float, best: float | None, mode: str) -> bool:

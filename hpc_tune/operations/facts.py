@@ -18,6 +18,9 @@ from hpc_tune.slurm.states import JobState
 
 __all__ = ["AttemptFacts", "Jobs", "Patient", "RunFacts", "SlurmView", "ask", "trial_states"]
 
+MOST_POINTS = 40
+"""Of a curve: as many as fit in a line."""
+
 
 class Jobs(Protocol):
     """Who knows about Slurm's jobs: :class:`hpc_tune.slurm.client.Slurm`."""
@@ -186,6 +189,18 @@ class RunFacts:
             if found is not None and improves(found.value, best.value if best else None, self.mode):
                 best = found
         return best
+
+    @property
+    def curve(self) -> tuple[float, ...]:
+        """The best value so far over the results of all attempts, at evenly spaced points."""
+        best: float | None = None
+        points: list[float] = []
+        for each in self.attempts:
+            for value in each.progress.curve if each.progress else ():
+                best = value if improves(value, best, self.mode) or best is None else best
+                points += [best] * (each.progress.curve_step if each.progress else 1)
+        most = min(len(points), MOST_POINTS)
+        return tuple(points[len(points) * (place + 1) // most - 1] for place in range(most))
 
     @property
     def unseen(self) -> Submission | None:

@@ -44,6 +44,8 @@ class RunStatus:
     trials: dict[str, int]
     """By Ray's words, and ``INTERRUPTED``."""
     best: Best | None
+    curve: tuple[float, ...]
+    """The best value so far over the results of all attempts, at evenly spaced points."""
     eta: float | None
     nodes_asked: int
     nodes: tuple[NodeStatus, ...]
@@ -103,6 +105,7 @@ def _joined(facts: RunFacts, view: SlurmView) -> RunStatus:
         total=facts.total,
         trials=trial_states(facts, at_work=standing.at_work),
         best=facts.best,
+        curve=facts.curve,
         eta=last.progress.eta_seconds if last and last.progress and standing.at_work else None,
         nodes_asked=last.record.nodes if last and last.record and last.job else 0,
         nodes=nodes(last, _job_of(last, view), at_work=standing.at_work) if last else (),

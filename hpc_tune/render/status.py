@@ -15,7 +15,7 @@ from hpc_tune.experiment.duration import format_seconds
 from hpc_tune.operations.attempts import AttemptStatus, NodeStatus
 from hpc_tune.operations.status import RunStatus
 from hpc_tune.progress import Best
-from hpc_tune.render.text import number, states, to_json
+from hpc_tune.render.text import number, sparkline, states, to_json
 from hpc_tune.slurm.commands import JobInfo
 from hpc_tune.slurm.states import JobState
 
@@ -88,6 +88,7 @@ def _sections(found: RunStatus) -> dict[str, list[str]]:
     return {
         "trials": [_trials(found)],
         "best": _best(found.best, found.metric),
+        "curve": _curve(found.curve),
         "slurm": [_job(job, found) for job in found.jobs],
         "nodes": _nodes(found),
         "phases": [_phases(found.phases)] if found.phases else [],
@@ -108,6 +109,12 @@ def _best(best: Best | None, metric: str) -> list[str]:
         return []
     config = ", ".join(f"{key}={number(value)}" for key, value in best.config.items())
     return [f"{metric} {number(best.value)} (trial {best.trial_id}, iteration {best.iteration})", config]
+
+
+def _curve(points: tuple[float, ...]) -> list[str]:
+    if len(points) < 2:
+        return []
+    return [f"{sparkline(points)} from {number(points[0])} to {number(points[-1])}"]
 
 
 def _job(job: JobInfo, found: RunStatus) -> str:
@@ -180,6 +187,7 @@ def status_record(found: RunStatus) -> dict[str, Any]:
         "metric": found.metric,
         "trials": {"total": found.total} | {state.lower(): count for state, count in found.trials.items()},
         "best": asdict(found.best) if found.best else None,
+        "curve": list(found.curve),
         "eta_seconds": found.eta,
         "nodes_asked": found.nodes_asked,
         "nodes": [_node_record(node) for node in found.nodes],

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from hpc_tune.errors import HpcTuneError
 
-__all__ = ["JSON_SCHEMA", "STATE_WORDS", "error", "number", "states", "to_json"]
+__all__ = ["JSON_SCHEMA", "STATE_WORDS", "error", "number", "sparkline", "states", "to_json"]
 
 JSON_SCHEMA = 1
+
+_BARS = "▁▂▃▄▅▆▇█"
 
 STATE_WORDS = {
     "TERMINATED": "finished",
@@ -35,6 +37,14 @@ def error(failure: HpcTuneError) -> None:
 def number(value: Any) -> str:
     """Return a number as people read it; anything else as it is."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Return a curve as bars of text, from the lowest value to the highest; what is not finite is a gap."""
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    scale = (len(_BARS) - 1) / (high - low or 1.0)
+    return "".join(_BARS[round((value - low) * scale)] if math.isfinite(value) else " " for value in values)
 
 
 def states(counts: Mapping[str, int]) -> str:

@@ -14,7 +14,7 @@ from ray.tune.experiment import Trial
 from ray.tune.utils import flatten_dict
 from ray.tune.utils.util import SafeFallbackEncoder
 
-from hpc_tune.progress import Best, Progress, improves
+from hpc_tune.progress import Best, Curve, Progress, improves
 from hpc_tune.runtime.node_loss import LostNodes
 
 __all__ = ["ProgressWriter"]
@@ -52,6 +52,7 @@ class ProgressWriter(Callback):
         self._iterations = 0
         self._finished = 0
         self._best: Best | None = None
+        self._curve = Curve()
 
     @property
     def elapsed(self) -> float:
@@ -72,6 +73,8 @@ class ProgressWriter(Callback):
         if isinstance(value, int | float) and improves(value, self._best.value if self._best else None, self._mode):
             config = json.loads(json.dumps(trial.config, cls=SafeFallbackEncoder))
             self._best = Best(trial.trial_id, float(value), int(result["training_iteration"]), config)
+        if self._best is not None:
+            self._curve.add(self._best.value)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Count finished trials, for the time that is left."""
@@ -94,6 +97,8 @@ class ProgressWriter(Callback):
             slots=self._slots,
             iterations=self._iterations,
             best=self._best,
+            curve=tuple(self._curve.points),
+            curve_step=self._curve.step,
             eta_seconds=elapsed * left / self._finished if self._finished else None,
             elapsed=elapsed,
             phases=self._phases,

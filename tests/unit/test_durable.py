@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hpc_tune.durable import read_json, replacing, write_json, write_text
-from hpc_tune.progress import Best, Progress, improves
+from hpc_tune.progress import Best, Curve, Progress, improves
 
 
 @pytest.fixture
@@ -147,6 +147,8 @@ def test_a_missing_file_or_folder_is_not_there_yet(old: Path) -> None:
             slots=2,
             iterations=7,
             best=Best("a_1", 0.5, 3, {"lr": 0.1, "deep": {"x": [1]}}),
+            curve=(0.25, 0.5),
+            curve_step=2,
             eta_seconds=3.5,
             elapsed=9.0,
             notes=("on CPUs",),
@@ -156,6 +158,14 @@ def test_a_missing_file_or_folder_is_not_there_yet(old: Path) -> None:
 def test_progress_is_read_as_it_was_written(tmp_path: Path, progress: Progress) -> None:
     progress.write(tmp_path / "progress.json")
     assert Progress.read(tmp_path / "progress.json") == progress
+
+
+def test_a_long_curve_grows_coarser_instead_of_longer() -> None:
+    curve = Curve()
+    for value in range(1, 1001):
+        curve.add(value)
+    assert curve.points == list(range(16, 1001, 16))
+    assert curve.step == 16
 
 
 def test_no_progress_yet(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from tests.unit.made_runs import NODES, FakeSlurm, MadeRun, ended, searching
 HPC_TUNE = Path(sys.executable).with_name("hpc-tune")
 
 STATUS_KEYS = {
-    "": "schema run path state reason live over created seen jobs time_left_seconds metric trials best eta_seconds"
-    " nodes_asked nodes phases_seconds attempts tables notes next",
+    "": "schema run path state reason live over created seen jobs time_left_seconds metric trials best curve"
+    " eta_seconds nodes_asked nodes phases_seconds attempts tables notes next",
     "jobs": "job_id state reason partition nodes node_list submitted start end time_limit time_left elapsed",
     "trials": "total running terminated",
     "best": "trial_id value iteration config",
@@ -60,7 +61,7 @@ def whole(made: MadeRun, slurm: FakeSlurm) -> None:
     """Give a run something of everything."""
     now = time.time()
     made.submitted("11", ago=900)
-    first = searching(best=0.5, TERMINATED=1, RUNNING=1)
+    first = replace(searching(best=0.5, TERMINATED=1, RUNNING=1), curve=(0.4, 0.5))
     earlier = made.attempt(
         "11", ago=800, nodes=2, names=NODES[:2], progress=first, outcome=ended("interrupted", "walltime", ago=700)
     )
@@ -68,6 +69,7 @@ def whole(made: MadeRun, slurm: FakeSlurm) -> None:
     made.node(earlier, NODES[1], 1, "up", up=now - 797)
     made.submitted("12", ago=650, by="successor")
     progress = searching(best=0.75, TERMINATED=3, RUNNING=4)
+    progress = replace(progress, curve=(0.25, 0.75), curve_step=2)
     progress.phases.update(driver_up=now - 594, first_result=now - 590)
     attempt = made.attempt("12", ago=600, nodes=4, names=NODES, progress=progress)
     for rank, name in enumerate(NODES[:2]):
@@ -86,6 +88,7 @@ def test_status_says_all_there_is_to_say(made: MadeRun, slurm: FakeSlurm) -> Non
         "  trials    3 finished, 4 running of 8",
         "  best      accuracy 0.75 (trial t_3, iteration 7)",
         "            lr=0.1",
+        "  curve     ▁▃▃▃██ from 0.4 to 0.75",  # 0.25 was no better than what the attempt before had found
         "  slurm     job 12 RUNNING in gpu on iris-[169-172]; 1 h 10 min to its time limit",
         "  nodes     2 of 4 joined",
         f"            iris-171 failed: /tmp has 3 MB free; see {log}",
