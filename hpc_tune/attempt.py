@@ -123,6 +123,8 @@ class AttemptRecord(_Record):
     min_nodes: int = 1
     """How many nodes must have joined before trials start."""
     retry_errors: bool = False
+    step: str = ""
+    """The job step of the node agents: ``4711.0``; empty without Slurm."""
     started: float = 0.0
     """When the job, or here the command, began. Seconds since the epoch, as all times of records."""
     job: SlurmJob | None = None

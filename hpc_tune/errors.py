@@ -6,6 +6,7 @@ HpcTuneError            1  something failed
 ├── FaultyFile          2  a file is wrong; carries every fault found
 │   ├── ExperimentError    the experiment file
 │   └── SiteError          a site profile
+├── FaultyFiles         2  several files are wrong
 ├── RunError            1  a run directory cannot be read or written
 │   ├── RunNotFound     3
 │   └── RunBusy         3  somebody else is at work in it
@@ -27,6 +28,7 @@ __all__ = [
     "ExperimentError",
     "Fault",
     "FaultyFile",
+    "FaultyFiles",
     "HpcTuneError",
     "RunBusy",
     "RunError",
@@ -35,6 +37,7 @@ __all__ = [
     "SlurmError",
     "TrialsFailed",
     "UsageError",
+    "refuse",
 ]
 
 
@@ -82,6 +85,20 @@ class FaultyFile(HpcTuneError):
 
 class ExperimentError(FaultyFile):
     """An experiment cannot be used as it is written, or not here."""
+
+
+class FaultyFiles(HpcTuneError):
+    """Several files cannot be used as they are written."""
+
+    exit_code = 2
+
+
+def refuse(faulty: Sequence[FaultyFile]) -> None:
+    """Raise what is wrong with files, all of it at once; return if nothing is."""
+    if len(faulty) == 1:
+        raise faulty[0]
+    if faulty:
+        raise FaultyFiles("\n".join(each.message for each in faulty))
 
 
 class SiteError(FaultyFile):

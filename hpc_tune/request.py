@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 from hpc_tune.errors import Fault
 from hpc_tune.experiment.allocation import Allocation
@@ -17,7 +19,7 @@ from hpc_tune.experiment.nearest import did_you_mean
 from hpc_tune.experiment.spec import TrialResources
 from hpc_tune.site import Partition, QosLimits, Site
 
-__all__ = ["JobRequest", "check_request", "request_notes", "resolve_request"]
+__all__ = ["JobRequest", "check_request", "job_conflicts", "request_notes", "resolve_request", "share_job"]
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,43 @@ def _cpus(gpus: int, offer: Partition, site: Site, trial: TrialResources) -> int
     if gpus and trial.gpus:
         trials = int(1 / trial.gpus + 1e-9) * gpus if trial.gpus < 1 else int(gpus // trial.gpus)
     return math.ceil(trial.cpus * max(trials, 1))
+
+
+def share_job(requests: Sequence[JobRequest]) -> list[JobRequest]:
+    """Return what experiments ask for that share one job: of nodes, CPUs and GPUs the most that one of them needs."""
+    sizes = ("nodes", "cpus_per_node", "gpus_per_node")
+    most: dict[str, Any] = {size: max(getattr(each, size) for each in requests) for size in sizes}
+    most["gpu_type"] = next((each.gpu_type for each in requests if each.gpu_type), None)
+    return [replace(each, **most) for each in requests]
+
+
+def job_conflicts(request: JobRequest, first: JobRequest, source: Path) -> list[Fault]:
+    """Return the keys of one job that two experiments would have different.
+
+    Args:
+        request: what one of them asks for.
+        first: what the other one asks for.
+        source: the other one's file.
+    """
+    pairs = [(key, getattr(request, key), getattr(first, key)) for key in _OF_A_JOB]
+    if request.gpu_type and first.gpu_type:
+        pairs.append(("gpu_type", request.gpu_type, first.gpu_type))
+    problem = "is {}, but {} in {}; one job runs both"
+    return [
+        _fault(key, problem.format(_written(key, own), _written(key, other), source), f"use {how_to_set(key)}")
+        for key, own, other in pairs
+        if own != other
+    ]
+
+
+_OF_A_JOB = ("memory", "time", "partition", "qos", "account", "constraint", "exclude", "grace", "sbatch")
+"""Keys that a job has once, however many experiments it runs."""
+
+
+def _written(key: str, value: Any) -> str:
+    if value is None:
+        return "left to Slurm"
+    return format_clock(value) if key == "time" else str(value)
 
 
 def check_request(request: JobRequest, site: Site, trial: TrialResources) -> list[Fault]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpc_tune.cli.allocation import allocation_options, allocation_overrides
-from hpc_tune.cli.options import find, json_option, runs_dir_option
+from hpc_tune.cli.options import experiments_argument, find, json_option, overrides_option, runs_dir_option
 
 if TYPE_CHECKING:
     from hpc_tune.operations import Ended
@@ -20,14 +20,14 @@ _gpus = click.option("--gpus", type=click.IntRange(min=0), help="GPUs for the tr
 
 
 @click.command()
-@click.argument("experiment", type=click.Path(path_type=Path), required=False)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the file; repeatable.")
+@experiments_argument
+@overrides_option
 @_cpus
 @_gpus
 @runs_dir_option
 @json_option
 def run(
-    experiment: Path | None,
+    experiments: tuple[Path, ...],
     overrides: tuple[str, ...],
     cpus: int | None,
     gpus: int | None,
@@ -36,19 +36,33 @@ def run(
 ) -> None:
     """Run the whole search of EXPERIMENT on this machine, without Slurm.
 
-    Ctrl-C saves the search, and "hpc-tune resume" continues it; a second Ctrl-C ends it at once.
+    Ctrl-C saves the search, and "hpc-tune resume" continues it; a second Ctrl-C ends it at once. Several run one after
+    another, also when one fails; each has a run of its own, and options are for all.
 
     \b
     hpc-tune run experiments/fashion_mnist/asha.toml
+    hpc-tune run asha.toml pbt.toml
     hpc-tune run search.toml --set num_samples=2 --set 'space.lr={loguniform=[1e-4, 1e-1]}'
     """  # noqa: D301 - click's mark for lines to leave as they are
     from hpc_tune import operations, render
 
-    chosen = experiment or operations.default_experiment(Path.cwd())
-    watcher = render.watcher(as_json=as_json)
-    with watcher:
-        result = operations.run(chosen, runs_dir=runs_dir, overrides=overrides, cpus=cpus, gpus=gpus, watcher=watcher)
-    _finish(result, as_json=as_json)
+    chosen = experiments or operations.default_experiments(Path.cwd())
+    searches = operations.searches(chosen, overrides=overrides, cpus=cpus, gpus=gpus)
+    results: list[Ended] = []
+    for search in searches:
+        watcher = render.watcher(as_json=as_json)
+        with watcher:
+            result = operations.run(search, runs_dir=runs_dir, watcher=watcher)
+        results.append(result)
+        if not as_json:
+            render.ended(result)
+        if result.stopped:
+            break
+    if as_json:
+        click.echo(render.to_json(render.ended_records(results, of=len(searches))))
+    for left in searches[len(results) :]:
+        click.echo(f"not started: {left.loaded.path}", err=as_json)
+    raise SystemExit(max(map(_exit_code, results)))
 
 
 @click.command()
@@ -94,14 +108,18 @@ def resume(
         sent = operations.resubmit(
             found, overrides=changes, retry_errors=retry_errors, more_samples=more_samples or 0, slurm=Slurm()
         )
-        render.submitted(sent, as_json=as_json)
+        render.submitted([sent], as_json=as_json)
         return
     watcher = render.watcher(as_json=as_json)
     with watcher:
         result = operations.resume(
             found, retry_errors=retry_errors, more_samples=more_samples or 0, cpus=cpus, gpus=gpus, watcher=watcher
         )
-    _finish(result, as_json=as_json)
+    if as_json:
+        click.echo(render.to_json(render.ended_records([result], of=1)))
+    else:
+        render.ended(result)
+    raise SystemExit(_exit_code(result))
 
 
 @click.command()
@@ -124,9 +142,7 @@ def collect(runs: tuple[str, ...], runs_dir: Path, as_json: bool) -> None:
         render.tables(each)
 
 
-def _finish(result: Ended, *, as_json: bool) -> None:
-    from hpc_tune import render
-
-    render.ended(result, as_json=as_json)
+def _exit_code(result: Ended) -> int:
     if result.outcome.ending != "completed" or result.collect_error is not None:
-        raise SystemExit(result.outcome.exit_code or 1)
+        return result.outcome.exit_code or 1
+    return 0

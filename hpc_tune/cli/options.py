@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from hpc_tune.run import RunDir
 
-__all__ = ["find", "json_option", "runs_dir_option"]
+__all__ = ["experiments_argument", "find", "json_option", "overrides_option", "runs_dir_option"]
 
 
 runs_dir_option = click.option(
@@ -20,6 +20,12 @@ runs_dir_option = click.option(
     default=Path("runs"),
     show_default="./runs, or $HPC_TUNE_RUNS_DIR",
     help="Where the runs live.",
+)
+experiments_argument = click.argument(
+    "experiments", type=click.Path(path_type=Path), nargs=-1, metavar="[EXPERIMENT]..."
+)
+overrides_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the file; repeatable."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 

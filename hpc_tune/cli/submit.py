@@ -9,7 +9,7 @@ from typing import Any, Literal
 import click
 
 from hpc_tune.cli.allocation import allocation_options, allocation_overrides
-from hpc_tune.cli.options import json_option
+from hpc_tune.cli.options import experiments_argument, json_option, overrides_option
 
 __all__ = ["conclude", "submit"]
 
@@ -18,9 +18,9 @@ LONGEST_GRACE = 3600.0
 
 
 @click.command()
-@click.argument("experiment", type=click.Path(path_type=Path), required=False)
+@experiments_argument
 @allocation_options
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the file; repeatable.")
+@overrides_option
 @click.option("--dry-run", is_flag=True, help="Print the job script and change nothing.")
 @click.option(
     "--runs-dir",
@@ -30,7 +30,7 @@ LONGEST_GRACE = 3600.0
 )
 @json_option
 def submit(
-    experiment: Path | None,
+    experiments: tuple[Path, ...],
     overrides: tuple[str, ...],
     dry_run: bool,
     runs_dir: Path | None,
@@ -40,26 +40,29 @@ def submit(
     """Send the search of EXPERIMENT to Slurm.
 
     A Ray starts over the job's nodes and runs the trials; when the walltime is near they save, and the search goes on
-    in the next attempt. The tables are written when it ends, however that comes.
+    in the next attempt. The tables are written when it ends, however that comes. Several share one job, one after
+    another, also when one fails: each has a run of its own, options are for all, and the job has as many nodes, CPUs
+    and GPUs as the one that needs most.
 
     \b
     hpc-tune submit --nodes 4
+    hpc-tune submit asha.toml pbt.toml --time 12h
     hpc-tune submit search.toml --nodes 2 --time 8h --partition gpu --set num_samples=100
     hpc-tune submit search.toml --dry-run > job.sbatch
     """  # noqa: D301 - click's mark for lines to leave as they are
     from hpc_tune import operations, render
     from hpc_tune.slurm.client import Slurm
 
-    chosen = experiment or operations.default_experiment(Path.cwd())
+    chosen = experiments or operations.default_experiments(Path.cwd())
     changes = (*overrides, *allocation_overrides(**allocation))
     slurm = Slurm()
-    planned = operations.plan(chosen, runs_dir=runs_dir, overrides=changes, slurm=slurm)
+    plans = operations.plan_together(chosen, runs_dir=runs_dir, overrides=changes, slurm=slurm)
     if dry_run:
-        click.echo(planned.script(planned.run_path), nl=False)
+        click.echo("\n".join(each.script(each.run_path) for each in plans), nl=False)
         return
     if not as_json:
-        render.plan(planned)
-    render.submitted(operations.submit(planned, overrides=changes, slurm=slurm), as_json=as_json)
+        render.plans(plans)
+    render.submitted(operations.submit_together(plans, overrides=changes, slurm=slurm), as_json=as_json)
 
 
 @click.command(hidden=True)

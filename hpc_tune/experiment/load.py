@@ -11,14 +11,14 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from hpc_tune.errors import ExperimentError, Fault, UsageError
+from hpc_tune.errors import ExperimentError, Fault, UsageError, refuse
 from hpc_tune.experiment.algorithms import SearcherSpec, TrialSchedulerSpec, names, option_names
 from hpc_tune.experiment.faults import describe, faults_of, known_keys
 from hpc_tune.experiment.nearest import did_you_mean
 from hpc_tune.experiment.source import check_reference, import_file
 from hpc_tune.experiment.spec import Experiment
 
-__all__ = ["SUFFIXES", "LoadedExperiment", "load_experiment", "parse_override"]
+__all__ = ["SUFFIXES", "LoadedExperiment", "load_experiment", "load_experiments", "parse_override"]
 
 SUFFIXES = (".toml", ".json", ".py")
 
@@ -56,6 +56,23 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), *, folder: Path |
     if experiment is None or faults:
         raise ExperimentError(path, faults)
     return LoadedExperiment(experiment, path, folder)
+
+
+def load_experiments(paths: Sequence[Path], overrides: Sequence[str] = ()) -> list[LoadedExperiment]:
+    """Read, merge and check several experiment files.
+
+    Raises:
+        FaultyFile: with every fault of all files.
+        UsageError: for an override that is not ``KEY=VALUE``.
+    """
+    loaded, faulty = [], []
+    for path in paths:
+        try:
+            loaded.append(load_experiment(path, overrides))
+        except ExperimentError as error:
+            faulty.append(error)
+    refuse(faulty)
+    return loaded
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:

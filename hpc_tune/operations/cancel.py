@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hpc_tune.attempt import Cancellation, Outcome
+from hpc_tune.attempt import Cancellation, Outcome, SlurmJob
 from hpc_tune.errors import RunBusy, RunError, SlurmError
+from hpc_tune.line import TURN, hand_over, handed_to, waiting_behind, waits
 from hpc_tune.operations.facts import AttemptFacts, Jobs, RunFacts
 from hpc_tune.process import is_alive
 from hpc_tune.run import RunDir, user_name
@@ -51,11 +52,15 @@ class Cancelled:
     left: tuple[str, ...] = ()
     """Jobs that Slurm still has: they get their last seconds."""
     seconds: float = 0.0
+    behind: str | None = None
+    """The run behind which it had waited for their job, which goes on without it."""
+    goes_on: tuple[str, ...] = ()
+    """Runs that its jobs go on with, since they waited behind it."""
 
     @property
     def is_nothing(self) -> bool:
         """Whether nothing was live."""
-        return not (self.waiting or self.running or self.process)
+        return not (self.waiting or self.running or self.process or self.behind)
 
 
 def cancel(
@@ -69,7 +74,8 @@ def cancel(
 ) -> Cancelled:
     """End all live jobs of a run, or its driver on this machine, and put on record who did.
 
-    What runs is first asked to save and end, and gets ``wait`` seconds for it.
+    What runs is first asked to save and end, and gets ``wait`` seconds for it. A job that other runs wait for is not
+    ended: it goes on with the next of them.
 
     Args:
         run: the run.
@@ -85,6 +91,8 @@ def cancel(
     """
     facts = RunFacts.read(run)
     begun = time.monotonic()
+    if facts.ahead is not None and _leave_line(run):
+        return Cancelled(run, behind=facts.ahead.run.name)
     ending = _Ending(run, slurm or Slurm(), 0.0 if now else wait, told, sleep)
     waiting, running = ending.jobs(facts)
     process = None if waiting or running else ending.process(facts)
@@ -96,13 +104,21 @@ def cancel(
         outcome=facts.last.attempt.outcome() if facts.last and facts.last.outcome is None else None,
         left=tuple(ending.left),
         seconds=time.monotonic() - begun,
+        goes_on=tuple(name for job_id in (*waiting, *running) if (name := handed_to(run, job_id)) is not None),
     )
+
+
+def _leave_line(run: RunDir) -> bool:
+    """Have a run not get its turn; say whether it was early enough."""
+    with run.submit_lock.held() as got:
+        if early := got and waits(run):
+            _here().write(run.cancel_file(TURN))
+    return early
 
 
 def _candidates(facts: RunFacts) -> list[str]:
     """Return the jobs that may be live: also one whose attempt is complete and which has not ended itself."""
-    last = [facts.last.job.job_id] if facts.last and facts.last.job else []
-    return list(dict.fromkeys([*last, *facts.open_job_ids]))
+    return facts.kept_job_ids
 
 
 def _here() -> Cancellation:
@@ -128,10 +144,10 @@ class _Ending:
         if not live:
             return (), ()
         self._mark([*waiting, *running])  # first: a job that has one starts no successor, nor itself again
-        self._end(waiting)
+        self._end([job for job in live if job.state.is_pending])
         if running and self.wait and self._ask_to_save(facts.last, running):
             self._watch(self.wait, self._end_waiting)
-        self._end([job.job_id for job in self._live(self._job_ids())])
+        self._end(self._live(self._job_ids()))
         self._watch(CONFIRMED, self._end_waiting)
         self.left = [job.job_id for job in self._live(self._job_ids())]
         return waiting, running
@@ -148,18 +164,31 @@ class _Ending:
             if not self.run.cancel_file(job_id).exists():
                 _here().write(self.run.cancel_file(job_id))
 
-    def _end(self, job_ids: Sequence[str]) -> None:
+    def _end(self, jobs: Sequence[JobInfo]) -> None:
         """Have Slurm end jobs; one that has just ended by itself is no fault."""
-        if not job_ids:
+        if not jobs:
             return
-        self._mark(job_ids)
+        self._mark(job.job_id for job in jobs)
+        targets = [target for job in jobs if (target := self._target(job))]
         try:
-            self.slurm.cancel(job_ids)
+            self.slurm.cancel(targets)
         except SlurmError:
-            if live := self._live(job_ids):
+            if live := self._live([job.job_id for job in jobs]):
                 for job in live:
                     self.run.cancel_file(job.job_id).unlink(missing_ok=True)
                 raise
+
+    def _target(self, job: JobInfo) -> str | None:
+        """Return what of a job Slurm is to end: of one that others wait for the run's own step, if it has one yet."""
+        if not waiting_behind(self.run):
+            return job.job_id
+        if job.state.is_pending:
+            hand_over(self.run, SlurmJob(job.job_id))
+            return None
+        last = RunFacts.read(self.run).last
+        if last is None or last.record is None or last.job is None or last.job.job_id != job.job_id:
+            return None  # the attempt that is about to begin finds the mark
+        return last.record.step if last.outcome is None else None
 
     def _ask_to_save(self, last: AttemptFacts | None, running: Sequence[str]) -> bool:
         """Set the stop marker of the attempt that runs; say whether there is one to wait for."""
@@ -183,7 +212,7 @@ class _Ending:
 
     def _end_waiting(self, live: Sequence[JobInfo]) -> None:
         """End what waits by now: the job that has put itself back into the queue, or its successor."""
-        self._end([job.job_id for job in live if job.state.is_pending])
+        self._end([job for job in live if job.state.is_pending])
 
     def process(self, facts: RunFacts) -> str | None:
         """End the driver that runs on this machine without Slurm; return which process it was."""

@@ -1,4 +1,4 @@
-"""Which experiment a command means when none is named."""
+"""Which experiments a command means when none is named."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 from hpc_tune.errors import UsageError
 
-__all__ = ["default_experiment"]
+__all__ = ["default_experiments"]
 
 
-def default_experiment(start: Path) -> Path:
-    """Return the experiment that ``[tool.hpc-tune]`` names in the ``pyproject.toml`` of this or a parent folder.
+def default_experiments(start: Path) -> list[Path]:
+    """Return what ``[tool.hpc-tune]`` names in the ``pyproject.toml`` of this or a parent folder: one file, or several.
 
     Raises:
         UsageError: if there is none.
@@ -25,7 +25,8 @@ def default_experiment(start: Path) -> Path:
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"{path} is not valid TOML: {error}") from error
         if "experiment" in table:
-            return folder / str(table["experiment"])
+            named = table["experiment"]
+            return [folder / str(each) for each in (named if isinstance(named, list) and named else [named])]
     raise UsageError(
         "no experiment given, and no pyproject.toml here or above names one",
         hint='name a file, or add to pyproject.toml:\n[tool.hpc-tune]\nexperiment = "my-search.toml"',

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from hpc_tune.attempt import Attempt, AttemptRecord, Outcome, SlurmJob
 from hpc_tune.errors import RunBusy, RunError, SlurmError, UsageError
 from hpc_tune.operations.following import Following, Way, follow_on
+from hpc_tune.operations.handing_on import hand_on
 from hpc_tune.operations.tables import Collected, collect
 from hpc_tune.run import RunDir
 from hpc_tune.slurm.client import Slurm
@@ -27,6 +28,8 @@ class Concluded:
     collected: Collected | None
     collect_error: str | None
     following: Following
+    next_run: str = ""
+    """What becomes of the run that waits behind this one, in a sentence; empty if there is none."""
 
 
 def conclude(
@@ -68,13 +71,14 @@ def conclude(
         outcome = replace(outcome, reason=f"preempted: {outcome.reason}", cause="preempted")
         outcome.write(attempt.outcome_file)
     following = follow_on(run, attempt, outcome, job, way, slurm)  # first: time may be short
+    next_run = "" if end_job else hand_on(run, attempt, outcome, following, job, way, slurm)
     try:
         collected, collect_error = collect(run), None
     except RunError as error:
         collected, collect_error = None, error.message
     if end_job and following.way != "requeue":
         slurm.cancel([job.job_id])
-    return Concluded(run, attempt, outcome, collected, collect_error, following)
+    return Concluded(run, attempt, outcome, collected, collect_error, following, next_run)
 
 
 def _still_has_its_job(job: SlurmJob, slurm: Slurm) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+from hpc_tune import line
 from hpc_tune.attempt import Attempt, AttemptRecord, Cancellation, Outcome, SlurmJob, Submission
 from hpc_tune.errors import SlurmError
 from hpc_tune.progress import Best, Progress, improves
@@ -139,7 +140,11 @@ class RunFacts:
     submissions: tuple[Submission, ...]
     attempts: tuple[AttemptFacts, ...]
     cancellations: Mapping[str, Cancellation]
-    """By job, who ended it."""
+    """By job, who ended it; also by :data:`hpc_tune.line.TURN`."""
+    ahead: RunFacts | None = None
+    """The run that this one waits behind, in its job; None once it has had its turn."""
+    handed: frozenset[str] = frozenset()
+    """Jobs that have gone on to another run."""
 
     @classmethod
     def read(cls, run: RunDir) -> RunFacts:
@@ -152,7 +157,16 @@ class RunFacts:
         submissions = tuple(run.submissions())
         attempts = tuple(map(AttemptFacts.read, run.attempts()))
         found = ((path.stem, Cancellation.read(path)) for path in run.jobs_dir.glob("*.cancelled"))
-        return cls(run, record, submissions, attempts, {job: each for job, each in found if each is not None})
+        before = line.ahead(run) if line.waits(run) else None
+        return cls(
+            run,
+            record,
+            submissions,
+            attempts,
+            {job: each for job, each in found if each is not None},
+            ahead=cls.read(before) if before is not None else None,
+            handed=frozenset(line.handed_jobs(run)),
+        )
 
     @property
     def metric(self) -> str:
@@ -224,13 +238,28 @@ class RunFacts:
 
         Two attempts of a run never overlap, so a job is over when a later one has begun.
         """
-        begun = [each for each in self.attempts if each.record is not None]
-        if not begun or begun[-1].job is None:
-            return [self.unseen.job_id] if self.unseen else []
-        outcome = begun[-1].outcome
-        over = outcome is not None and outcome.ending == "completed"
-        ids = self.job_ids
-        return ids[ids.index(begun[-1].job.job_id) + (1 if over else 0) :]
+        if self.ahead is not None:
+            return self.ahead.kept_job_ids
+        last = self._last_begun
+        is_over = last is not None and last.outcome is not None and last.outcome.ending == "completed"
+        over = last.job.job_id if last and last.job and is_over else None
+        return [each for each in self.kept_job_ids if each != over]
+
+    @property
+    def kept_job_ids(self) -> list[str]:
+        """The jobs from the last attempt's on, also where that is complete; none that has gone on to another run."""
+        if self.ahead is not None:
+            return self.ahead.kept_job_ids
+        last = self._last_begun
+        if last is None or last.job is None:
+            ids = [self.unseen.job_id] if self.unseen else []
+        else:
+            ids = self.job_ids[self.job_ids.index(last.job.job_id) :]
+        return [each for each in ids if each not in self.handed]
+
+    @property
+    def _last_begun(self) -> AttemptFacts | None:
+        return next((each for each in reversed(self.attempts) if each.record is not None), None)
 
 
 def _total(spec: Mapping[str, Any]) -> int:

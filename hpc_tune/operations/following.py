@@ -12,7 +12,7 @@ from hpc_tune.operations.submit import put_on_record
 from hpc_tune.run import RunDir
 from hpc_tune.slurm.client import Slurm
 
-__all__ = ["Following", "Way", "follow_on"]
+__all__ = ["Following", "Way", "follow_on", "in_order", "send_successor"]
 
 Way = Literal["successor", "requeue", "none"]
 
@@ -27,6 +27,8 @@ class Following:
     way: Literal["successor", "requeue", "slurm", "none"]
     """``slurm``: Slurm ends the job and starts it again by itself."""
     sentence: str
+    is_last: bool = False
+    """No further attempt starts by itself, whatever ended this one."""
 
 
 def follow_on(run: RunDir, attempt: Attempt, outcome: Outcome, job: SlurmJob, way: Way, slurm: Slurm) -> Following:
@@ -46,11 +48,11 @@ def follow_on(run: RunDir, attempt: Attempt, outcome: Outcome, job: SlurmJob, wa
     if outcome.cause not in GOES_ON:
         return Following("none", by_hand)
     if (why := reason_to_end(run, run.record()["spec"]["allocation"]["max_attempts"])) is not None:
-        return Following("none", f"no further attempt starts by itself: {why}\n{by_hand}")
+        return Following("none", f"no further attempt starts by itself: {why}\n{by_hand}", is_last=True)
     refusals = []
     # a job that is preempted lets go of its nodes at once; Slurm would start it again only two minutes later
     preempted = outcome.cause == "preempted"
-    ways: list[Way] = ["successor"] if preempted else _ways(way)
+    ways: list[Way] = ["successor"] if preempted else in_order(way)
     for each in ways:
         try:
             return _start(each, run, attempt, job, slurm)
@@ -61,7 +63,8 @@ def follow_on(run: RunDir, attempt: Attempt, outcome: Outcome, job: SlurmJob, wa
     return Following("none", "\n".join([*refusals, by_hand]))
 
 
-def _ways(first: Way) -> list[Way]:
+def in_order(first: Way) -> list[Way]:
+    """Return the ways to start a job, the one that the site wants first; none where it wants none."""
     ways: list[Way] = ["successor", "requeue"]
     return [] if first == "none" else [first, *(way for way in ways if way != first)]
 
@@ -70,6 +73,21 @@ def _start(way: Way, run: RunDir, attempt: Attempt, job: SlurmJob, slurm: Slurm)
     if way == "requeue":
         slurm.requeue(job.job_id)
         return Following("requeue", f"job {job.job_id} requeues itself for the next attempt")
+    return Following("successor", send_successor(run, attempt, job, slurm))
+
+
+def send_successor(run: RunDir, attempt: Attempt, job: SlurmJob, slurm: Slurm) -> str:
+    """Send a run's script as a job that begins when this one is over, and say so.
+
+    Args:
+        run: the run.
+        attempt: the last one of this job, whose lost nodes the next one avoids.
+        job: the job that this is called in.
+        slurm: where to.
+
+    Raises:
+        SlurmError: if Slurm refuses.
+    """
     lost = lost_nodes(attempt)
     after = f"afterany:{job.job_id}"
     try:
@@ -81,7 +99,7 @@ def _start(way: Way, run: RunDir, attempt: Attempt, job: SlurmJob, slurm: Slurm)
         sent = slurm.submit(run.job_script, dependency=after)
     job_id = put_on_record(run, sent, by="successor")
     without = f", without {', '.join(lost)}" if lost else ""
-    return Following("successor", f"job {job_id} goes on as soon as this one is over{without}")
+    return f"job {job_id} goes on as soon as this one is over{without}"
 
 
 def _without(run: RunDir, lost: list[str]) -> list[str]:

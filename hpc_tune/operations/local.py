@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Literal, Self
 
 from hpc_tune.attempt import Attempt, AttemptRecord, Outcome
-from hpc_tune.errors import ExperimentError, RunBusy, RunError
+from hpc_tune.errors import ExperimentError, RunBusy, RunError, refuse
 from hpc_tune.experiment.capacity import Node, fit_trial, unfit
-from hpc_tune.experiment.load import load_experiment
+from hpc_tune.experiment.load import LoadedExperiment, load_experiments
 from hpc_tune.experiment.spec import Experiment
 from hpc_tune.machine import this_machine
 from hpc_tune.operations.continuing import check_continuable, edited_since, extending
@@ -29,7 +29,7 @@ from hpc_tune.progress import Progress
 from hpc_tune.run import RunDir
 from hpc_tune.runtime.environment import attempt_environment
 
-__all__ = ["Ended", "Watcher", "resume", "run"]
+__all__ = ["Ended", "Search", "Watcher", "resume", "run", "searches"]
 
 REFRESH = 0.25
 """Seconds between two looks at a live search."""
@@ -45,6 +45,8 @@ class Ended:
     collected: Collected | None
     collect_error: str | None = None
     notes: tuple[str, ...] = field(default=())
+    stopped: bool = False
+    """Whether an interrupt came: its owner wants nothing more of it."""
 
 
 class Watcher:
@@ -69,33 +71,56 @@ class Watcher:
         self.closed()
 
 
-def run(
-    experiment_file: Path,
+@dataclass(frozen=True)
+class Search:
+    """An experiment that can run on this machine."""
+
+    loaded: LoadedExperiment
+    overrides: tuple[str, ...]
+    node: Node
+    notes: tuple[str, ...]
+
+
+def searches(
+    experiment_files: Sequence[Path],
     *,
-    runs_dir: Path,
     overrides: Sequence[str] = (),
     cpus: float | None = None,
     gpus: float | None = None,
-    watcher: Watcher | None = None,
-) -> Ended:
+) -> list[Search]:
+    """Read and check experiments that are to run on this machine; nothing is created.
+
+    Raises:
+        FaultyFile: with all that is wrong with them, also that a trial can never fit this machine.
+    """
+    node = this_machine(cpus=cpus, gpus=gpus)
+    found, faulty = [], []
+    for each in load_experiments(experiment_files, overrides):
+        try:
+            notes = _check_capacity(each.experiment, node, each.path)
+        except ExperimentError as error:
+            faulty.append(error)
+        else:
+            found.append(Search(each, tuple(overrides), node, tuple(notes)))
+    refuse(faulty)
+    return found
+
+
+def run(search: Search, *, runs_dir: Path, watcher: Watcher | None = None) -> Ended:
     """Run a whole search on this machine.
 
     Raises:
-        ExperimentError: if the experiment is wrong, or a trial can never fit this machine. No run is created then.
         RunError: if the run directory cannot be created.
     """
-    loaded = load_experiment(experiment_file, overrides)
-    node = this_machine(cpus=cpus, gpus=gpus)
-    notes = _check_capacity(loaded.experiment, node, experiment_file)
-    seed = loaded.experiment.seed
+    experiment = search.loaded.experiment
     created = RunDir.create(
         runs_dir,
-        loaded,
-        overrides=overrides,
-        seed=random.SystemRandom().randrange(2**32) if seed is None else seed,
+        search.loaded,
+        overrides=search.overrides,
+        seed=random.SystemRandom().randrange(2**32) if experiment.seed is None else experiment.seed,
         command=sys.argv,
     )
-    return _attempt_here(created, loaded.experiment, "local", node, notes=notes, watcher=watcher)
+    return _attempt_here(created, experiment, "local", search.node, notes=search.notes, watcher=watcher)
 
 
 def resume(
@@ -150,18 +175,18 @@ def _attempt_here(
     )
     attempt.begin(given)
     watcher.started(run, experiment, notes)
-    outcome = _drive(run, attempt, watcher)
+    outcome, stopped = _drive(run, attempt, watcher)
     if outcome.exit_code == RunBusy.exit_code:
         raise RunBusy(outcome.reason, hint=outcome.hint)
     try:
         collected, collect_error = collect(run), None
     except RunError as error:
         collected, collect_error = None, error.message
-    return Ended(run, attempt, outcome, collected, collect_error, tuple(notes))
+    return Ended(run, attempt, outcome, collected, collect_error, tuple(notes), stopped)
 
 
-def _drive(run: RunDir, attempt: Attempt, watcher: Watcher) -> Outcome:
-    """Start the driver, follow it to its end, and clean up behind it however it ended."""
+def _drive(run: RunDir, attempt: Attempt, watcher: Watcher) -> tuple[Outcome, bool]:
+    """Start the driver, follow it to its end, and clean up behind it however it ended; say whether it was stopped."""
     temp_dir = Path(tempfile.mkdtemp(prefix="hpc-tune-", dir=_short_temp_root()))
     command = [sys.executable, "-m", "hpc_tune.runtime.driver", str(run.path), str(attempt.path)]
     try:
@@ -175,7 +200,7 @@ def _drive(run: RunDir, attempt: Attempt, watcher: Watcher) -> Outcome:
                 env=attempt_environment(os.environ, attempt, run.code, stop_file=temp_dir / "stop"),
                 start_new_session=True,  # a terminal's Ctrl-C reaches us alone; we pass it on
             )
-            _follow(driver, attempt, watcher)
+            stopped = _follow(driver, attempt, watcher)
             end_marked(str(attempt.path), sessions=[driver.pid])
     finally:
         shutil.rmtree(temp_dir, ignore_errors=True)
@@ -183,7 +208,7 @@ def _drive(run: RunDir, attempt: Attempt, watcher: Watcher) -> Outcome:
         outcome = Outcome.of_driver(driver.returncode, attempt)
         with suppress(OSError):  # the disk may be full; the answer is for our caller first
             attempt.end(outcome)
-    return outcome
+    return outcome, stopped
 
 
 def _short_temp_root() -> str:
@@ -192,8 +217,12 @@ def _short_temp_root() -> str:
     return wanted if len(wanted) <= 25 else "/tmp"
 
 
-def _follow(driver: subprocess.Popen[bytes], attempt: Attempt, watcher: Watcher) -> None:
-    """Pass on what the driver says, and to the driver what its owner wants: one interrupt to save, two to end."""
+def _follow(driver: subprocess.Popen[bytes], attempt: Attempt, watcher: Watcher) -> bool:
+    """Pass on what the driver says, and to the driver what its owner wants: one interrupt to save, two to end.
+
+    Returns:
+        Whether one came.
+    """
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     stops = 0
     try:
@@ -213,3 +242,4 @@ def _follow(driver: subprocess.Popen[bytes], attempt: Attempt, watcher: Watcher)
                     os.killpg(driver.pid, signal.SIGKILL)
     finally:
         signal.signal(signal.SIGTERM, previous)
+    return stops > 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpc_tune.errors import UsageError
 from hpc_tune.operations.best import BestTrial, best
-from hpc_tune.operations.chosen import default_experiment
+from hpc_tune.operations.chosen import default_experiments
 from hpc_tune.operations.local import Ended
 from hpc_tune.operations.local import resume as resume_here
 from hpc_tune.operations.planning import plan
@@ -150,7 +150,9 @@ def submit(
         ExperimentError: if the experiment is wrong, or asks for what the site does not have.
         SlurmError: if Slurm refuses.
     """
-    chosen = default_experiment(Path.cwd()) if experiment is None else Path(experiment)
+    chosen, *others = default_experiments(Path.cwd()) if experiment is None else [Path(experiment)]
+    if others:
+        raise UsageError("pyproject.toml names several experiments: name one")
     changes = (*overrides, *_changes(allocation))
     where = runs_dir or os.environ.get("HPC_TUNE_RUNS_DIR")
     slurm = Slurm()

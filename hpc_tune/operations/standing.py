@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from hpc_tune.attempt import Cancellation, Outcome, Submission
 from hpc_tune.experiment.duration import format_seconds
+from hpc_tune.line import TURN
 from hpc_tune.operations.facts import AttemptFacts, RunFacts, SlurmView
 from hpc_tune.slurm.commands import JobInfo
 from hpc_tune.slurm.states import JobState
@@ -67,11 +68,15 @@ def stand(facts: RunFacts, view: SlurmView, *, now: float | None = None) -> Stan
     """Judge a run by its records and by Slurm's answer."""
     now = time.time() if now is None else now
     last = facts.last
+    if facts.ahead is not None:
+        return _in_line(facts.ahead, view, now)
     if (job := _live_job(facts, view)) is not None:
         return _with_job(facts, job, now)
     if facts.unseen is not None:
         return _without_attempt(facts, facts.unseen, view, now)
     if last is None:
+        if TURN in facts.cancellations:
+            return Standing(RunState.CANCELLED, f"{_by(facts.cancellations[TURN])} before its turn came")
         return Standing(RunState.CREATED, "nothing has been started yet")
     if last.outcome is not None:
         return _recorded(facts, last, last.outcome, view)
@@ -80,9 +85,19 @@ def stand(facts: RunFacts, view: SlurmView, *, now: float | None = None) -> Stan
     return _unrecorded(facts, last, last.job.job_id, view, now)
 
 
+def _in_line(ahead: RunFacts, view: SlurmView, now: float) -> Standing:
+    """Judge a run that waits behind another one for their job."""
+    before = stand(ahead, view, now=now)
+    which = f"{ahead.run.name}, which is {before.state}: {before.reason}"
+    if before.is_over:
+        return Standing(RunState.CREATED, f"its turn has not come; it stands behind {which}")
+    return Standing(RunState.PENDING, f"waits behind {which}", live=True, certain=before.certain, job=before.job)
+
+
 def _live_job(facts: RunFacts, view: SlurmView) -> JobInfo | None:
     """Return the job that runs, or else the first that waits."""
-    live = [view.jobs[each] for each in facts.job_ids if each in view.jobs and view.jobs[each].state.is_live]
+    own = [view.jobs[each] for each in facts.job_ids if each in view.jobs and each not in facts.handed]
+    live = [job for job in own if job.state.is_live]
     running = [job for job in live if not job.state.is_pending]
     return next(iter([*running, *live]), None)
 

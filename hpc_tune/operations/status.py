@@ -144,6 +144,8 @@ def _next(facts: RunFacts, standing: Standing) -> tuple[str, ...]:
     path = shlex.quote(str(facts.run.path))
     if standing.live:
         return (f"hpc-tune logs {path} --follow", f"hpc-tune cancel {path}")
+    if facts.ahead is not None:
+        return f"hpc-tune resume {shlex.quote(str(facts.ahead.run.path))}", f"hpc-tune resume {path}"
     if standing.state is RunState.CREATED and facts.run.job_script.exists():
         return (f"sbatch {shlex.quote(str(facts.run.job_script))}",)
     if standing.state is RunState.COMPLETED:

@@ -15,6 +15,7 @@ from typing import Literal
 from hpc_tune.attempt import Submission
 from hpc_tune.durable import write_text
 from hpc_tune.errors import RunBusy, RunError, SlurmError
+from hpc_tune.line import stand_in_line, waiting_behind
 from hpc_tune.operations.continuing import check_continuable, edited_since, extending
 from hpc_tune.operations.facts import RunFacts, ask
 from hpc_tune.operations.planning import Plan, plan_again
@@ -22,7 +23,7 @@ from hpc_tune.operations.standing import stand
 from hpc_tune.run import RunDir
 from hpc_tune.slurm.client import Slurm
 
-__all__ = ["Submitted", "put_on_record", "resubmit", "send", "submit"]
+__all__ = ["Submitted", "put_on_record", "resubmit", "send", "submit", "submit_together"]
 
 SentBy = Literal["submit", "resume", "successor"]
 
@@ -39,38 +40,57 @@ class Submitted:
 
 
 def submit(planned: Plan, *, overrides: Sequence[str], slurm: Slurm) -> Submitted:
-    """Create the run with everything that the job needs, then send its script.
+    """Create the run with everything that the job needs, then send its script. See :func:`submit_together`."""
+    return submit_together([planned], overrides=overrides, slurm=slurm)[0]
+
+
+def submit_together(plans: Sequence[Plan], *, overrides: Sequence[str], slurm: Slurm) -> list[Submitted]:
+    """Create runs that one job has one after another, then send the script of the first.
 
     Raises:
-        RunError: if the run directory cannot be created.
-        SlurmError: if Slurm refuses; nothing of the run is left then.
+        RunError: if a run directory cannot be created.
+        SlurmError: if Slurm refuses; nothing of the runs is left then.
     """
+    runs_dir = plans[0].run_path.parent
+    first = not runs_dir.exists()
+    runs: list[RunDir] = []
+    try:
+        for each in plans:
+            runs.append(_create(each, overrides))
+        stand_in_line(runs)
+        for run, each in zip(runs[1:], plans[1:], strict=True):
+            _write_script(run, each.script(run.path))
+        job_id = send(runs[0], plans[0].script(runs[0].path), by="submit", slurm=slurm)
+    except (SlurmError, RunError, OSError) as error:
+        if not getattr(error, "outcome_unknown", False):  # the job may be there after all, and needs its runs
+            for run in runs:
+                shutil.rmtree(run.path, ignore_errors=True)
+            if first:
+                with suppress(OSError):
+                    runs_dir.rmdir()
+        raise
+    for run in runs:
+        _link(run)
+    return [Submitted(run, job_id, each) for run, each in zip(runs, plans, strict=True)]
+
+
+def _create(planned: Plan, overrides: Sequence[str]) -> RunDir:
     seed = planned.loaded.experiment.seed
-    first = not planned.run_path.parent.exists()
-    run = RunDir.create(
+    return RunDir.create(
         planned.run_path.parent,
         planned.loaded,
         overrides=overrides,
         seed=random.SystemRandom().randrange(2**32) if seed is None else seed,
         command=sys.argv,
     )
-    try:
-        job_id = send(run, planned.script(run.path), by="submit", slurm=slurm)
-    except (SlurmError, RunError, OSError) as error:
-        if not getattr(error, "outcome_unknown", False):  # the job may be there after all, and needs its run
-            shutil.rmtree(run.path, ignore_errors=True)
-            if first:
-                with suppress(OSError):
-                    run.path.parent.rmdir()
-        raise
-    _link(run)
-    return Submitted(run, job_id, planned)
 
 
 def resubmit(
     run: RunDir, *, overrides: Sequence[str], retry_errors: bool, more_samples: int = 0, slurm: Slurm
 ) -> Submitted:
     """Send another attempt of an interrupted or failed run to Slurm, if need be with other nodes.
+
+    Runs that wait behind it get the same nodes.
 
     Args:
         run: the run.
@@ -82,7 +102,7 @@ def resubmit(
     Raises:
         RunBusy: if the run is live, waits in Slurm, or somebody else is just resuming it.
         RunError: if there is nothing to continue, or the search was changed.
-        ExperimentError: if the new attempt asks for what the site does not have.
+        FaultyFile: if the new attempt asks for what the site does not have.
         SlurmError: if Slurm refuses, or does not say what has become of the jobs so far.
     """
     with run.submit_lock.held() as got:
@@ -90,11 +110,16 @@ def resubmit(
             raise RunBusy(f"{run.name} is just being resumed by another command")
         _refuse_live(run, slurm)
         loaded = check_continuable(run, retry_errors=retry_errors, more_samples=more_samples, overrides=overrides)
-        planned = plan_again(loaded, run, slurm)
+        behind = waiting_behind(run)
+        theirs = [check_continuable(each, retry_errors=False, overrides=overrides) for each in behind]
+        planned, *plans = plan_again([loaded, *theirs], [run, *behind], slurm)
         script = planned.script(run.path, retry_errors=retry_errors)
         with extending(run, loaded.experiment.num_samples) if more_samples else nullcontext():
             job_id = send(run, script, by="resume", slurm=slurm)
-    return Submitted(run, job_id, planned, tuple(edited_since(run.record())))
+        for each, plan in zip(behind, plans, strict=True):
+            _write_script(each, plan.script(each.path))
+    notes = [f"{each.name} waits behind it, and has its turn in the same job" for each in behind]
+    return Submitted(run, job_id, planned, (*edited_since(run.record()), *notes))
 
 
 def _refuse_live(run: RunDir, slurm: Slurm) -> None:
@@ -117,9 +142,13 @@ def send(run: RunDir, script: str, *, by: SentBy, slurm: Slurm) -> str:
     Raises:
         SlurmError: if Slurm refuses.
     """
+    _write_script(run, script)
+    return put_on_record(run, slurm.submit(run.job_script), by=by)
+
+
+def _write_script(run: RunDir, script: str) -> None:
     run.jobs_dir.mkdir(mode=0o700, exist_ok=True)
     write_text(run.job_script, script)
-    return put_on_record(run, slurm.submit(run.job_script), by=by)
 
 
 def put_on_record(run: RunDir, sent: tuple[str, str], *, by: SentBy) -> str:

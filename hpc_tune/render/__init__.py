@@ -7,11 +7,11 @@ from hpc_tune.render.cancel import cancelled
 from hpc_tune.render.doctor import diagnosis, facts, preflight
 from hpc_tune.render.listing import listing
 from hpc_tune.render.logs import chunks, logs
-from hpc_tune.render.results import collected_record, concluded, ended, tables
+from hpc_tune.render.results import collected_record, concluded, ended, ended_records, tables
 from hpc_tune.render.search import LineWatcher, TableWatcher, watcher
 from hpc_tune.render.sites import site, site_list, site_written
 from hpc_tune.render.status import status, watched
-from hpc_tune.render.submit import plan, submitted
+from hpc_tune.render.submit import plans, submitted
 from hpc_tune.render.text import JSON_SCHEMA, error, number, to_json
 
 __all__ = [
@@ -25,12 +25,13 @@ __all__ = [
     "concluded",
     "diagnosis",
     "ended",
+    "ended_records",
     "error",
     "facts",
     "listing",
     "logs",
     "number",
-    "plan",
+    "plans",
     "preflight",
     "reported",
     "site",

@@ -21,11 +21,17 @@ def cancelled(done: Cancelled, *, as_json: bool) -> None:
     if done.is_nothing:
         click.echo(f"nothing of {done.run.name} is live; hpc-tune status {done.run.path} says how it stands")
         return
+    if done.behind is not None:
+        click.echo(f"cancelled: its turn behind {done.behind}, whose job goes on without it")
+        click.echo(f"continue with: hpc-tune resume {done.run.path}")
+        return
     click.echo(f"cancelled: {', '.join(_ended(done))} after {format_seconds(done.seconds)}")
     if done.outcome is not None:
         click.echo(f"its attempt is {done.outcome.ending}: {done.outcome.reason}")
     elif done.running or done.process:
         click.echo("its attempt could not say how it ended; what its trials had saved before is kept")
+    for name in done.goes_on:
+        click.echo(f"its job goes on with {name}; to end that, too: hpc-tune cancel {name}")
     if done.left:
         click.echo(f"note: Slurm is still ending job {', '.join(done.left)}")
     click.echo(f"continue with: hpc-tune resume {done.run.path}")
@@ -48,4 +54,6 @@ def _record(done: Cancelled) -> dict[str, Any]:
         "outcome": {"ending": outcome.ending, "reason": outcome.reason} if outcome else None,
         "left_jobs": list(done.left),
         "seconds": done.seconds,
+        "behind": done.behind,
+        "goes_on": list(done.goes_on),
     }

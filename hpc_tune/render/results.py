@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from hpc_tune.operations import Collected, Concluded, Ended
-from hpc_tune.render.text import STATE_WORDS, number, states, to_json
+from hpc_tune.render.text import STATE_WORDS, number, states
 
-__all__ = ["collected_record", "concluded", "ended", "tables"]
+__all__ = ["collected_record", "concluded", "ended", "ended_records", "tables"]
 
 
-def ended(result: Ended, *, as_json: bool) -> None:
+def ended(result: Ended) -> None:
     """Show how an attempt ended, the answer, and where the tables are."""
-    if as_json:
-        click.echo(to_json(_ended_record(result)))
-        return
     click.echo(f"{result.outcome.ending}: {result.outcome.reason}")
     _left_behind(result)
     if result.outcome.ending == "interrupted":
@@ -29,6 +27,8 @@ def concluded(result: Concluded) -> None:
     _left_behind(result)
     if result.following.sentence:
         click.echo(result.following.sentence)
+    if result.next_run:
+        click.echo(result.next_run)
 
 
 def _left_behind(result: Ended | Concluded) -> None:
@@ -68,6 +68,17 @@ def collected_record(collected: Collected) -> dict[str, Any]:
         "best": collected.best,
         "warning": collected.warning,
     }
+
+
+def ended_records(results: Sequence[Ended], *, of: int) -> dict[str, Any]:
+    """Return what ``--json`` shows of the ends of runs: of the only one an object, of several a list of such.
+
+    Args:
+        results: how they ended.
+        of: how many there were to be.
+    """
+    records = [_ended_record(each) for each in results]
+    return records[0] if of == 1 else {"runs": records}
 
 
 def _ended_record(result: Ended) -> dict[str, Any]:

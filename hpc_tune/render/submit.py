@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -12,7 +12,7 @@ from hpc_tune.operations import Plan, Submitted
 from hpc_tune.render.text import to_json
 from hpc_tune.request import JobRequest
 
-__all__ = ["plan", "submitted"]
+__all__ = ["plans", "submitted"]
 
 _NEXT = {
     "successor": "then a successor job goes on",
@@ -21,22 +21,25 @@ _NEXT = {
 }
 
 
-def plan(planned: Plan) -> None:
+def plans(planned: Sequence[Plan]) -> None:
     """Say in a few lines what a submission asks for and what comes of it."""
     for line in _lines(planned):
         click.echo(line)
-    for note in planned.notes:
+    for note in dict.fromkeys(note for each in planned for note in each.notes):
         click.echo(f"note: {note}")
 
 
-def _lines(planned: Plan) -> Iterator[str]:
-    request, site = planned.request, planned.site
+def _lines(planned: Sequence[Plan]) -> Iterator[str]:
+    request, site = planned[0].request, planned[0].site
     where = f"partition {request.partition}" if request.partition else "the default partition"
-    yield f"asks for {_nodes(request)} in {where} of {site.name} ({planned.site_from})"
-    yield f"trials   {planned.trials}, {planned.at_once} at a time, limited by the number of {planned.limited_by}"
-    files = planned.files_per_trial * planned.trials
-    free = f"; {planned.free_files:,} are free" if planned.free_files is not None else ""
-    yield f"files    about {planned.files_per_trial} per trial, {files:,} in all{free}"
+    yield f"asks for {_nodes(request)} in {where} of {site.name} ({planned[0].site_from})"
+    for each in planned:
+        if len(planned) > 1:
+            yield f"{each.loaded.path}:"
+        yield f"trials   {each.trials}, {each.at_once} at a time, limited by the number of {each.limited_by}"
+        files = each.files_per_trial * each.trials
+        free = f"; {each.free_files:,} are free" if each.free_files is not None else ""
+        yield f"files    about {each.files_per_trial} per trial, {files:,} in all{free}"
     walltime = format_seconds(request.time) if request.time else "the partition's default"
     grace = format_seconds(request.grace)
     yield f"walltime {walltime}; {grace} before its end the search is saved, {_NEXT[site.next_attempt]}"
@@ -49,14 +52,18 @@ def _nodes(request: JobRequest) -> str:
     return f"1 node with {each}" if request.nodes == 1 else f"{request.nodes} nodes with {each} each"
 
 
-def submitted(result: Submitted, *, as_json: bool) -> None:
-    """Name the job and the run, and what to type next."""
+def submitted(results: Sequence[Submitted], *, as_json: bool) -> None:
+    """Name the job and the run, or the runs that follow one another in it, and what to type next."""
+    first, *others = results
     if as_json:
-        click.echo(to_json(_record(result)))
+        records = [_record(each) for each in results]
+        click.echo(to_json({"runs": records} if others else records[0]))
         return
-    for note in result.notes:
+    for note in first.notes:
         click.echo(f"note: {note}")
-    click.echo(f"job      {result.job_id}, run {result.run.name}; follow it with: hpc-tune status {result.run.name}")
+    click.echo(f"job      {first.job_id}, run {first.run.name}; follow it with: hpc-tune status {first.run.name}")
+    for each in others:
+        click.echo(f"         then, in the same job, run {each.run.name}")
 
 
 def _record(result: Submitted) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def begin_attempt(settings: NodeSettings, place: Place, environment: Mapping[str
             nodes=place.nodes,
             min_nodes=settings.min_nodes,
             retry_errors=settings.retry_errors and not chain(run),
+            step=place.step,
             started=settings.job_start,
             job=replace(place.job, nodes=tuple(expand_nodes(place.node_list))),
         )
@@ -61,6 +62,8 @@ def _needless(settings: NodeSettings, place: Place) -> Outcome | None:
     last = earlier[-1].outcome() if earlier else None
     if last is not None and last.ending == "completed" and not settings.retry_errors:
         return Outcome("completed", "nothing was left to do")
+    if run.cancel_file(place.job.job_id).exists():  # others that wait for the job keep it
+        return Outcome("interrupted", "it was cancelled before it began", exit_code=1, cause="cancelled")
     if not place.job.restart_count:
         return None
     why = reason_to_end(run, run.record()["spec"]["allocation"]["max_attempts"])

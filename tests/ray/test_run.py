@@ -202,6 +202,16 @@ def train(config):
     assert "2 finished, 2 failed" in output
 
 
+def test_a_search_that_fails_does_not_stop_the_next(search: Search) -> None:
+    search.write("def train(config):\n    raise ValueError('no data')\n" + BY_CONFIG.replace("train(", "good("), {})
+    spec = json.loads((search.folder / "search.json").read_text()) | {"space": {"lr": 1}}
+    (search.folder / "good.json").write_text(json.dumps(spec | {"name": "good", "trainable": "train.py:good"}))
+    shown = json.loads(search.call("run", "search.json", "good.json", "--json", exit_code=5))["runs"]
+    assert [(each["ending"], each["summary"]["terminated"]) for each in shown] == [("failed", 0), ("completed", 1)]
+    assert shown[1]["best"]["best_value"] == 3
+    assert len(list(search.runs_dir.iterdir())) == 2
+
+
 def test_max_failures_starts_again_from_the_last_checkpoint(search: Search) -> None:
     search.write(
         """

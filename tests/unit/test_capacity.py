@@ -11,7 +11,7 @@ from hpc_tune.errors import ExperimentError
 from hpc_tune.experiment.capacity import Node, fit_trial, slots, unfit
 from hpc_tune.experiment.spec import TrialResources
 from hpc_tune.machine import this_machine
-from hpc_tune.operations import run
+from hpc_tune.operations import searches
 
 
 def trial(cpus: float = 1, gpus: float = 0, *, optional: bool = False) -> TrialResources:
@@ -86,7 +86,7 @@ def test_the_advice_works(setting: str) -> None:
 def test_a_run_that_cannot_fit_is_refused_before_anything_is_written(project: Any, runs_dir: Any) -> None:
     path = project.json(trial={"cpus": 2, "gpus": 1})
     with pytest.raises(ExperimentError) as caught:
-        run(path, runs_dir=runs_dir, cpus=1, gpus=0)
+        searches([path], cpus=1, gpus=0)
     message = str(caught.value)
     assert "trial.cpus: a trial needs 2 CPUs, this machine has 1; use --set trial.cpus=1" in message
     assert "use --set trial.gpu_optional=true to run on CPUs" in message

@@ -21,7 +21,7 @@ from hpc_tune.attempt import Outcome
 from hpc_tune.cli import cli
 from hpc_tune.errors import HpcTuneError, RunBusy, RunError, RunNotFound, SlurmError, TrialsFailed, UsageError
 from hpc_tune.experiment.capacity import Node
-from hpc_tune.operations import Ended, default_experiment
+from hpc_tune.operations import Ended, default_experiments
 from hpc_tune.run import RunDir
 
 HPC_TUNE = Path(sys.executable).with_name("hpc-tune")
@@ -123,7 +123,7 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
         (["run", "--cpus", "0"], "0 is not in the range x>=1"),
         (["run", "--gpus", "-1"], "-1 is not in the range x>=0"),
         (["run", "--cpus", "many"], "'many' is not a valid integer"),
-        (["run", "a.toml", "b.toml"], "unexpected extra argument"),
+        (["status", "one", "two"], "unexpected extra argument"),
         (["resum"], "No such command 'resum'"),
         (["collect", "--runs-dir", "train.py"], "Directory 'train.py' is a file"),
     ],
@@ -232,7 +232,7 @@ def test_each_error_has_its_exit_code(
     def fail(*arguments: Any, **options: Any) -> None:
         raise failure
 
-    monkeypatch.setattr(operations, "run", fail)
+    monkeypatch.setattr(operations, "searches", fail)
     answer = refused(exit_code, "run", "search.json")
     assert answer in ("error: x\n", "error: /some/file: Permission denied\n")
 
@@ -255,19 +255,21 @@ def test_pyproject_of_this_or_a_parent_folder(project: Any) -> None:
     project.write("pyproject.toml", '[tool.hpc-tune]\nexperiment = "deep/search.toml"\n')
     deep = project.path / "deep" / "er"
     deep.mkdir(parents=True)
-    assert default_experiment(project.path) == default_experiment(deep) == project.path / "deep" / "search.toml"
+    assert default_experiments(project.path) == default_experiments(deep) == [project.path / "deep" / "search.toml"]
+    project.write("pyproject.toml", '[tool.hpc-tune]\nexperiment = ["a.toml", "b.toml"]\n')
+    assert default_experiments(deep) == [project.path / "a.toml", project.path / "b.toml"]
 
 
 def test_a_pyproject_that_names_none_is_passed_over(project: Any) -> None:
     project.write("pyproject.toml", '[tool.hpc-tune]\nexperiment = "search.toml"\n')
     inner = project.write("inner/pyproject.toml", "[tool.ruff]\n").parent
-    assert default_experiment(inner) == project.path / "search.toml"
+    assert default_experiments(inner) == [project.path / "search.toml"]
 
 
 def test_a_broken_pyproject_is_named(project: Any) -> None:
     path = project.write("pyproject.toml", "[tool\n")
     with pytest.raises(UsageError, match=re.escape(f"{path} is not valid TOML: ")):
-        default_experiment(project.path)
+        default_experiments(project.path)
 
 
 # ------------------------------------------------------------------------------- run and resume, without a driver
@@ -310,6 +312,33 @@ def test_run_creates_a_run_and_says_where(project: Any, driven: Driven) -> None:
     assert run.path.parent == project.path / "runs"
     assert (attempt["kind"], attempt["node"], attempt["experiment"].num_samples) == ("local", Node(2, 0), 3)
     assert run.record()["overrides"] == ["num_samples=3"]
+
+
+def test_several_run_one_after_another_whatever_becomes_of_them(project: Any, driven: Driven) -> None:
+    given = driven(Outcome("failed", "all trials failed", exit_code=5))
+    for name in ("a", "b"):
+        project.write(f"{name}.json", json.dumps(project.spec(name=name)))
+    result = call("run", "a.json", "b.json", "--set", "num_samples=3", "--json")
+    assert result.exit_code == 5
+    assert [each["run"].name[:2] for each in given] == ["a-", "b-"]
+    assert [each["path"] for each in json.loads(result.stdout)["runs"]] == [str(each["run"].path) for each in given]
+    assert {each["experiment"].num_samples for each in given} == {3}
+    project.write("b.json", "{}")
+    assert "b.json: 4 faults" in refused(2, "run", "a.json", "b.json")
+    assert len(given) == 2
+
+
+def test_an_interrupt_is_for_all_that_would_follow(project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(run: RunDir, *arguments: Any, **options: Any) -> Ended:
+        outcome = Outcome("interrupted", "a signal came", exit_code=1, cause="signal")
+        return Ended(run, run.new_attempt(), outcome, None, stopped=True)
+
+    monkeypatch.setattr(operations.local, "_attempt_here", stopped)
+    project.json()
+    result = call("run", "search.json", "search.json")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[-1] == "not started: search.json"
+    assert len(list((project.path / "runs").iterdir())) == 1
 
 
 def test_the_seed_is_the_files_or_one_that_is_kept(project: Any, driven: Driven) -> None:

@@ -181,6 +181,23 @@ def test_the_job_ends_as_conclude_says(stage: Stage, srun: int, concluded: int) 
     assert through(stage, stage.script(Site(name="here"), "python"), srun=srun, CONCLUDED=str(concluded)) == concluded
 
 
+def test_the_job_goes_on_with_the_run_that_it_was_given_to(stage: Stage) -> None:
+    """At the end of the first run; and at once where Slurm starts the job again."""
+    second = RunDir(stage.run.path.parent / "a second 'run'")
+    second.jobs_dir.mkdir(parents=True)
+    second.job_script.write_text('echo "$SLURM_JOB_ID goes on"\nexit 5\n')
+    give = f"ln -sfn ../../{shlex.quote(second.name)} {stage.run.jobs_dir}/4711.next\n"
+    stage.tool(stage.path / "bin/python", f'case " $* " in *" conclude "*) {give};; esac\n')
+    script = stage.script(Site(name="here"), "python")
+    assert through(stage, script) == 5
+    assert second.job_log("4711").read_text() == "4711 goes on\n"
+    assert [call[0] for call in stage.calls()] == ["srun", "python"]
+    again = subprocess.run(["bash", script], cwd=stage.path / "cwd", env=stage.environment, check=False)
+    assert again.returncode == 5
+    assert second.job_log("4711").read_text() == "4711 goes on\n" * 2
+    assert len(stage.calls()) == 2
+
+
 def test_the_environment_comes_in_the_order_of_the_profile(stage: Stage) -> None:
     environment = {
         "setup": ["export STEP=setup", "module use /own"], "modules": ["lang/Python", "system/CUDA"], "conda": "search",

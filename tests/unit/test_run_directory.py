@@ -17,7 +17,7 @@ from hpc_tune.cli import cli
 from hpc_tune.durable import read_json, replacing, write_json
 from hpc_tune.errors import RunBusy, RunError, RunNotFound
 from hpc_tune.experiment.load import load_experiment
-from hpc_tune.operations import default_experiment
+from hpc_tune.operations import default_experiments
 from hpc_tune.render import number, to_json
 from hpc_tune.run import RunDir, find_run
 
@@ -168,7 +168,7 @@ def test_every_command_has_help() -> None:
 def test_pyproject_of_a_parent_names_the_experiment(source: Path) -> None:
     (source / "pyproject.toml").write_text('[tool.hpc-tune]\nexperiment = "s.toml"\n')
     (source / "deep").mkdir()
-    assert default_experiment(source / "deep") == source / "s.toml"
+    assert default_experiments(source / "deep") == [source / "s.toml"]
 
 
 def test_collect_of_a_run_without_trials(source: Path) -> None:

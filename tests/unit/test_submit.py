@@ -462,6 +462,6 @@ def test_every_option_of_the_allocation_reaches_the_script(login: Login) -> None
 def test_help_shows_how_it_is_typed() -> None:
     result = call("--help")
     assert result.exit_code == 0
-    assert result.stdout.startswith("Usage: hpc-tune submit [OPTIONS] [EXPERIMENT]\n")
+    assert result.stdout.startswith("Usage: hpc-tune submit [OPTIONS] [EXPERIMENT]...\n")
     assert "\n  hpc-tune submit --nodes 4\n" in result.stdout
     assert "--dry-run" in result.stdout
