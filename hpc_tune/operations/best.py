@@ -72,7 +72,7 @@ def best(run: RunDir) -> BestTrial:
     Raises:
         RunError: if no trial has reported the metric yet.
     """
-    from hpc_tune.results.checkpoints import best_checkpoint, trial_config
+    from hpc_tune.results.checkpoints import trial_config
     from hpc_tune.results.toml import nested
 
     gathered = gather(run)
@@ -95,7 +95,7 @@ def best(run: RunDir) -> BestTrial:
         iteration=int(row["best_iteration"]),
         status=row["status"],
         config=trial_config(folder) or nested(flat),
-        checkpoint=best_checkpoint(folder, newest, info.metric, info.mode),
+        checkpoint=gathered.best_checkpoint,
     )
 
 

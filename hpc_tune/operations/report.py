@@ -106,7 +106,8 @@ def view_of(gathered: Gathered) -> RunView:
     run, best = gathered.run, gathered.best
     ids = [str(each) for each in gathered.tables.trials["trial_id"]]
     first = [str(best["trial_id"])] if best else []
-    images, left_out = find_images(run.storage, dict.fromkeys([*first, *ids]))
+    checkpoint = gathered.best_checkpoint
+    images, left_out = find_images(run.storage, dict.fromkeys([*first, *ids]), checkpoint.path if checkpoint else None)
     flat = {key.removeprefix("config/"): value for key, value in (best or {}).items() if key.startswith("config/")}
     return RunView(
         name=run.name,

@@ -15,6 +15,7 @@ from hpc_tune.run import RunDir
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from hpc_tune.results.checkpoints import Checkpoint
     from hpc_tune.results.tables import Reading, SearchInfo, Tables
 
 __all__ = ["Collected", "Gathered", "collect", "gather"]
@@ -45,6 +46,17 @@ class Gathered:
         from hpc_tune.results.tables import best_trial
 
         return best_trial(self.tables.trials, self.info)
+
+    @cached_property
+    def best_checkpoint(self) -> Checkpoint | None:
+        """The best trial's checkpoint with the best value of those that are still there."""
+        from hpc_tune.results.checkpoints import best_checkpoint
+
+        if self.best is None:
+            return None
+        newest = self.run.path / self.best["checkpoint"] if self.best["checkpoint"] else None
+        folder = newest.parent if newest else self.run.storage / self.best["trial_id"]
+        return best_checkpoint(folder, newest, self.info.metric, self.info.mode)
 
     def write(self) -> list[Path]:
         """Write the tables.

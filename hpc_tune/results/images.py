@@ -1,9 +1,10 @@
-"""Images that trials saved: PNG files in their folders or, as the trainable's working directory, just below."""
+"""Images that trials saved: PNG files in their folders, just below, and in the best checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 __all__ = ["Image", "find_images"]
@@ -22,21 +23,33 @@ class Image:
     data: bytes
 
 
-def find_images(storage: Path, trial_ids: Iterable[str]) -> tuple[list[Image], int]:
-    """Return up to `MOST` images of trials in the given order, none over `LARGEST` bytes, and how many were left out.
+def find_images(
+    storage: Path, trial_ids: Iterable[str], best_checkpoint: Path | None = None
+) -> tuple[list[Image], int]:
+    """Return up to `MOST` images, none over `LARGEST` bytes, and how many were left out.
 
-    Checkpoints are not looked into.
+    Those of the best checkpoint come first, then those of the trials in the given order. A trial's folder is its
+    working directory; its other checkpoints are not looked into.
     """
     found: list[Image] = []
     left_out = 0
-    for trial_id in trial_ids:
-        for path in sorted(_pngs(storage / trial_id)):
-            image = _image(path, trial_id, storage) if len(found) < MOST else None
-            if image is None:
-                left_out += 1
-            else:
-                found.append(image)
+    for trial_id, path in chain(_inside(best_checkpoint), _of_trials(storage, trial_ids)):
+        image = _image(path, trial_id, storage) if len(found) < MOST else None
+        if image is None:
+            left_out += 1
+        else:
+            found.append(image)
     return found, left_out
+
+
+def _inside(checkpoint: Path | None) -> Iterator[tuple[str, Path]]:
+    if checkpoint is not None:
+        yield from ((checkpoint.parent.name, path) for path in sorted(checkpoint.glob("*.png")))
+
+
+def _of_trials(storage: Path, trial_ids: Iterable[str]) -> Iterator[tuple[str, Path]]:
+    for trial_id in trial_ids:
+        yield from ((trial_id, path) for path in sorted(_pngs(storage / trial_id)))
 
 
 def _pngs(folder: Path) -> Iterable[Path]:

@@ -100,6 +100,10 @@ def test_each_number_that_is_drawn_stands_in_the_tables(asha: RunDir) -> None:
         pairs = zip(points["x"], points["y"], strict=True)
         seen |= dict(zip(points["text"], [(str(x), str(y)) for x, y in pairs], strict=True))
     assert seen == {trial_id: (rates[trial_id], values[trial_id]) for trial_id in values}
+    losses = page.trace("metric-loss", "best")
+    of_best = [row for row in rows(asha, "history") if row["trial_id"] == losses["text"][0]]
+    drawn = zip(losses["x"][:-1], losses["y"][:-1], strict=True)
+    assert [(str(x), str(y)) for x, y in drawn] == [(row["training_iteration"], row["loss"]) for row in of_best]
     best = page.trace("best-over-trials", "best so far")["y"]
     assert [str(value) for value in best] == [max(values.values(), key=float)] * 12
 
@@ -313,12 +317,15 @@ def test_images_of_trials_are_shown_the_bests_first(search: Callable[..., RunDir
     (folder / "plots").mkdir()
     (folder / "plots" / "large.png").write_bytes(PNG + bytes(LARGEST))
     (folder / "not.png").write_bytes(b"text")
-    (folder / "checkpoint_000000" / "inside.png").write_bytes(PNG)
+    for trial_id in ("t_00", "t_13"):
+        (run.storage / trial_id / "checkpoint_000000" / "inside.png").write_bytes(PNG)
     page = reported(run)
     assert page.text.count('<img src="data:image/png;base64,iVBOR') == MOST
-    assert page.words.index("t_13 · confusion.png") < page.words.index("t_00 · confusion.png")
-    assert "4 more, or larger ones, are in the trials' folders" in page.words
-    assert "inside.png" not in page.text
+    shown = ["t_13 · checkpoint_000000/inside.png", "t_13 · confusion.png", "t_00 · confusion.png"]
+    places = [page.words.index(each) for each in shown]
+    assert places == sorted(places)
+    assert "5 more, or larger ones, are in the trials' folders" in page.words
+    assert page.words.count("inside.png") == 1, "only the best checkpoint is looked into"
 
 
 # ------------------------------------------------------------------------------- several runs

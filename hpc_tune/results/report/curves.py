@@ -1,4 +1,4 @@
-"""How the metric went: the best so far, and each trial's learning curve."""
+"""How the metric went: the best so far, and each trial's learning curves."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hpc_tune.results.report.cells import numbers
+from hpc_tune.results.report.cells import is_number, numbers
 from hpc_tune.results.report.theme import COLOURS, DASHES, HIGHLIGHT, PALETTE, SYMBOLS, figure
 from hpc_tune.results.report.view import BEST, AttemptSpan, RunView
+from hpc_tune.results.resultlog import TIMES
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
     from plotly.graph_objects import Figure
 
-__all__ = ["best_over_time", "best_over_trials", "hours_at_work", "learning_curves"]
+__all__ = ["best_over_time", "best_over_trials", "hours_at_work", "learning_curves", "other_metrics"]
 
 MOST_POINTS = 20_000
 """Points of all learning curves together: more make a browser slow, and nobody sees them."""
 FEWEST = 6
 """Points that every curve keeps."""
+MOST_METRICS = 12
+_NO_METRICS = ("trial_id", "training_iteration", *TIMES)
 _UNITS = (("days", 1 / 24, 3.0), ("hours", 1.0, 2.0), ("minutes", 60.0, 3.0), ("seconds", 3600.0, 0.0))
 """Units of time, how many make an hour, and from how many on an axis is marked in them."""
 
@@ -119,26 +122,45 @@ def _running_best(values: Series[float], mode: str) -> Series[float]:
 
 
 def learning_curves(view: RunView) -> tuple[Figure | None, str]:
-    """Draw each trial's metric over its iterations; return the figure and what to know of it.
-
-    One trace per outcome, with gaps between trials: a thousand traces would take a browser seconds to draw.
-    """
+    """Draw each trial's metric over its iterations; return the figure and what to know of it."""
     history, metric = view.tables.history, view.metric_column
     if metric not in history or not len(history):
         return None, f"No trial has reported {view.info.metric} yet."
-    outcomes = dict(zip(view.tables.trials["trial_id"], view.outcomes, strict=True))
-    most = max(FEWEST, MOST_POINTS // max(1, history["trial_id"].nunique()))
     drawn = figure("Learning curves", "iteration", view.info.metric, height=460)
-    best_id = view.best["trial_id"] if view.best else None
-    groups: dict[str, list[DataFrame]] = {}
-    for trial_id, curve in history[["trial_id", "training_iteration", metric]].groupby("trial_id", sort=False):
-        word = "best" if trial_id == best_id else outcomes[str(trial_id)]
-        groups.setdefault(word, []).append(_thinned(curve.assign(value=numbers(curve[metric])), most, view.info.mode))
-    for word in sorted(groups, key=lambda word: (word == "best", word)):
-        _curve_trace(drawn, word, groups[word], crowd=len(outcomes))
+    most = _most(view, MOST_POINTS)
+    _draw_curves(drawn, view, metric, most)
     longest = int(history.groupby("trial_id").size().max())
     note = f"Of each trial at most {most} of its iterations are drawn, always the first, the last and its best."
     return drawn, note if longest > most else ""
+
+
+def other_metrics(view: RunView) -> dict[str, Figure]:
+    """Draw the other numbers that trials reported in the same way, smaller, by their columns' names."""
+    history = view.tables.history
+    names = [name for name in history.columns if name not in (*_NO_METRICS, view.metric_column)]
+    numeric = [name for name in names if is_number(history[name])][:MOST_METRICS]
+    found = {name: figure(name, "iteration", "", height=300, showlegend=False) for name in numeric}
+    for name, drawn in found.items():
+        _draw_curves(drawn, view, name, _most(view, MOST_POINTS // len(found)))
+    return found
+
+
+def _most(view: RunView, points: int) -> int:
+    """Return how many iterations of each trial are drawn."""
+    return max(FEWEST, points // max(1, view.tables.history["trial_id"].nunique()))
+
+
+def _draw_curves(drawn: Figure, view: RunView, name: str, most: int) -> None:
+    """Draw a column of the history; one trace per outcome: a thousand would take a browser seconds to draw."""
+    outcomes = dict(zip(view.tables.trials["trial_id"], view.outcomes, strict=True))
+    best_id = view.best["trial_id"] if view.best else None
+    groups: dict[str, list[DataFrame]] = {}
+    columns = view.tables.history[["trial_id", "training_iteration", name]]
+    for trial_id, curve in columns.groupby("trial_id", sort=False):
+        word = "best" if trial_id == best_id else outcomes[str(trial_id)]
+        groups.setdefault(word, []).append(_thinned(curve.assign(value=numbers(curve[name])), most, view.info.mode))
+    for word in sorted(groups, key=lambda word: (word == "best", word)):
+        _curve_trace(drawn, word, groups[word], crowd=len(outcomes))
 
 
 def _thinned(curve: DataFrame, most: int, mode: str) -> DataFrame:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hpc_tune.results.report.allocation import timeline
-from hpc_tune.results.report.curves import best_over_time, best_over_trials, learning_curves
+from hpc_tune.results.report.curves import best_over_time, best_over_trials, learning_curves, other_metrics
 from hpc_tune.results.report.schedulers import ends, lineage, rungs_figure, schedules
 from hpc_tune.results.report.space import hyperparameter, importance, parallel_coordinates
 from hpc_tune.results.report.view import RunView
@@ -33,7 +33,7 @@ class Part:
 
 def parts(view: RunView) -> list[Part]:
     """Return the sections of a run's report that have something to show or to say."""
-    found = [_progress(view), *_space(view), _scheduler(view), _allocation(view)]
+    found = [_progress(view), _metrics(view), *_space(view), _scheduler(view), _allocation(view)]
     return [part for part in found if part.figures or part.note]
 
 
@@ -53,6 +53,11 @@ def _progress(view: RunView) -> Part:
     over_trials, over_time = best_over_trials([view]), best_over_time([view])
     drawn = _there(best_over_trials=over_trials, best_over_time=over_time, learning_curves=curves)
     return Part("Progress", drawn, note)
+
+
+def _metrics(view: RunView) -> Part:
+    drawn = {f"metric-{name}": each for name, each in other_metrics(view).items()}
+    return Part("What else the trials reported", drawn, small=True)
 
 
 def _space(view: RunView) -> Iterator[Part]:
