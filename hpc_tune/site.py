@@ -17,9 +17,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hpc_tune.errors import Fault, SiteError, UsageError
-from hpc_tune.experiment.allocation import Directives, OneLine
+from hpc_tune.experiment.allocation import Directives, Duration, OneLine
 from hpc_tune.experiment.directives import directive_faults
-from hpc_tune.experiment.duration import Duration, format_clock
+from hpc_tune.experiment.duration import format_clock
 from hpc_tune.experiment.faults import Faults, describe, faults_of, known_keys, read_toml
 from hpc_tune.experiment.nearest import did_you_mean
 

@@ -53,17 +53,20 @@ def doctor(
     hpc-tune doctor --job
     hpc-tune doctor my-search
     """  # noqa: D301 - click takes the backspace for "leave these lines as they are"
-    from hpc_tune import operations, render
+    from hpc_tune import render
+    from hpc_tune.operations.diagnosis import diagnose
+    from hpc_tune.operations.doctor import preflight
+    from hpc_tune.operations.machine_facts import read_facts
 
     if facts is not None:
-        render.facts(operations.read_facts(*facts))
+        render.facts(read_facts(*facts))
         return
     if run is not None:
         if job:
             raise click.UsageError("--job goes without RUN")
-        render.diagnosis(operations.diagnose(find(runs_dir or Path("runs"), run)), as_json=as_json)
+        render.diagnosis(diagnose(find(runs_dir or Path("runs"), run)), as_json=as_json)
         return
-    found = operations.preflight(runs_dir, job=job, patience=wait)
+    found = preflight(runs_dir, job=job, patience=wait)
     render.preflight(found, as_json=as_json)
     if not found.is_ready:
         raise SystemExit(1)

@@ -24,9 +24,10 @@ def list_runs(runs_dir: Path, as_json: bool) -> None:
 
     Shows how each stands, its finished trials, its best value and where it is, with one question to Slurm for all.
     """
-    from hpc_tune import operations, render
+    from hpc_tune import render
+    from hpc_tune.operations.listing import list_all
 
-    render.listing(operations.list_all(runs_dir), as_json=as_json)
+    render.listing(list_all(runs_dir), as_json=as_json)
 
 
 @click.command()
@@ -50,16 +51,18 @@ def status(run: str | None, watch: str | None, runs_dir: Path, as_json: bool) ->
     hpc-tune status
     hpc-tune status my-search --watch 5
     """  # noqa: D301 - click takes the backspace for "leave these lines as they are"
-    from hpc_tune import operations, render
+    from hpc_tune import render
+    from hpc_tune.operations.status import status
+    from hpc_tune.operations.status import watch as watched
 
     if watch is not None and as_json:
         raise click.UsageError("--json shows one instant: leave out --watch")
     if watch is None:
-        render.status(operations.status(find(runs_dir, run)), as_json=as_json)
+        render.status(status(find(runs_dir, run)), as_json=as_json)
         return
     seconds, run = _pause(watch, run)
     with suppress(KeyboardInterrupt):
-        render.watched(operations.watch(find(runs_dir, run), pause=seconds))
+        render.watched(watched(find(runs_dir, run), pause=seconds))
 
 
 def _pause(watch: str, run: str | None) -> tuple[float, str | None]:
@@ -114,18 +117,20 @@ def logs(  # noqa: PLR0913, PLR0917 - one per option
     hpc-tune logs my-search 3 --full
     hpc-tune logs my-search --node iris-172 --attempt 2
     """  # noqa: D301
-    from hpc_tune import operations, render
+    from hpc_tune import render
+    from hpc_tune.operations.logs import Choice, logs
+    from hpc_tune.operations.logs import follow as followed
 
     if follow and as_json:
         raise click.UsageError("--json shows one instant: leave out --follow")
     found = find(runs_dir, run)
-    choice = operations.Choice(trial, batch, driver, nodes, attempt)
+    choice = Choice(trial, batch, driver, nodes, attempt)
     last = None if full else lines
     if not follow:
-        render.logs(found, operations.logs(found, choice), lines=last, as_json=as_json)
+        render.logs(found, logs(found, choice), lines=last, as_json=as_json)
         return
     with suppress(KeyboardInterrupt):
-        render.chunks(operations.follow(found, choice, lines=last))
+        render.chunks(followed(found, choice, lines=last))
 
 
 @click.command()
@@ -147,10 +152,11 @@ def cancel(run: str | None, now: bool, wait: float, runs_dir: Path, as_json: boo
     Ends all its jobs, also waiting ones, or its driver on this machine. Trials are asked to save first, and
     "hpc-tune resume" continues the run.
     """
-    from hpc_tune import operations, render
+    from hpc_tune import render
+    from hpc_tune.operations.cancel import cancel
 
     def told(sentence: str) -> None:
         click.echo(sentence, err=as_json)
 
-    done = operations.cancel(find(runs_dir, run), now=now, wait=wait, told=told)
+    done = cancel(find(runs_dir, run), now=now, wait=wait, told=told)
     render.cancelled(done, as_json=as_json)

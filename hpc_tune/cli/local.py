@@ -11,7 +11,7 @@ from hpc_tune.cli.allocation import allocation_options, allocation_overrides
 from hpc_tune.cli.options import experiments_argument, find, json_option, overrides_option, runs_dir_option
 
 if TYPE_CHECKING:
-    from hpc_tune.operations import Ended
+    from hpc_tune.operations.local import Ended
 
 __all__ = ["collect", "resume", "run"]
 
@@ -44,23 +44,25 @@ def run(
     hpc-tune run asha.toml pbt.toml
     hpc-tune run search.toml --set num_samples=2 --set 'space.lr={loguniform=[1e-4, 1e-1]}'
     """  # noqa: D301 - click's mark for lines to leave as they are
-    from hpc_tune import operations, render
+    from hpc_tune import render
+    from hpc_tune.operations.chosen import default_experiments
+    from hpc_tune.operations.local import run, searches
 
-    chosen = experiments or operations.default_experiments(Path.cwd())
-    searches = operations.searches(chosen, overrides=overrides, cpus=cpus, gpus=gpus)
+    chosen = experiments or default_experiments(Path.cwd())
+    wanted = searches(chosen, overrides=overrides, cpus=cpus, gpus=gpus)
     results: list[Ended] = []
-    for search in searches:
+    for search in wanted:
         watcher = render.watcher(as_json=as_json)
         with watcher:
-            result = operations.run(search, runs_dir=runs_dir, watcher=watcher)
+            result = run(search, runs_dir=runs_dir, watcher=watcher)
         results.append(result)
         if not as_json:
             render.ended(result)
         if result.stopped:
             break
     if as_json:
-        click.echo(render.to_json(render.ended_records(results, of=len(searches))))
-    for left in searches[len(results) :]:
+        click.echo(render.to_json(render.ended_records(results, of=len(wanted))))
+    for left in wanted[len(results) :]:
         click.echo(f"not started: {left.loaded.path}", err=as_json)
     raise SystemExit(max(map(_exit_code, results)))
 
@@ -95,7 +97,9 @@ def resume(
     hpc-tune resume
     hpc-tune resume my-search --nodes 2 --time 12h
     """  # noqa: D301 - click's mark for lines to leave as they are
-    from hpc_tune import operations, render
+    from hpc_tune import render
+    from hpc_tune.operations.local import resume
+    from hpc_tune.operations.submit import resubmit
 
     found, changes = find(runs_dir, run), allocation_overrides(**allocation)
     if here and changes:
@@ -105,14 +109,14 @@ def resume(
 
         if cpus is not None or gpus is not None:
             raise click.UsageError("--cpus and --gpus are for --here; on Slurm say --cpus-per-node, --gpus-per-node.")
-        sent = operations.resubmit(
+        sent = resubmit(
             found, overrides=changes, retry_errors=retry_errors, more_samples=more_samples or 0, slurm=Slurm()
         )
         render.submitted([sent], as_json=as_json)
         return
     watcher = render.watcher(as_json=as_json)
     with watcher:
-        result = operations.resume(
+        result = resume(
             found, retry_errors=retry_errors, more_samples=more_samples or 0, cpus=cpus, gpus=gpus, watcher=watcher
         )
     if as_json:
@@ -131,9 +135,10 @@ def collect(runs: tuple[str, ...], runs_dir: Path, as_json: bool) -> None:
 
     Reads the files that trials leave; needs neither Ray nor a cluster.
     """
-    from hpc_tune import operations, render
+    from hpc_tune import render
+    from hpc_tune.operations.tables import collect
 
-    collected = [operations.collect(find(runs_dir, reference)) for reference in runs or (None,)]
+    collected = [collect(find(runs_dir, reference)) for reference in runs or (None,)]
     if as_json:
         click.echo(render.to_json({"runs": [render.collected_record(each) for each in collected]}))
         return

@@ -38,10 +38,11 @@ def report(runs: tuple[str, ...], output: Path | None, png: Path | None, runs_di
     hpc-tune report
     hpc-tune report my-asha my-pbt --output compared.html
     """  # noqa: D301 - click's mark for lines to leave as they are
-    from hpc_tune import operations, render
+    from hpc_tune import render
+    from hpc_tune.operations.report import report
 
     found = [find(runs_dir, reference) for reference in runs or (None,)]
-    render.reported(operations.report(found, output=output, png=png), as_json=as_json)
+    render.reported(report(found, output=output, png=png), as_json=as_json)
 
 
 @click.command()
@@ -64,13 +65,14 @@ def best(run: str | None, as_toml: bool, target: Path | None, runs_dir: Path, as
     hpc-tune best my-search --toml >> final.toml
     hpc-tune best my-search --export best.tar
     """  # noqa: D301
-    from hpc_tune import operations, render
+    from hpc_tune import render
+    from hpc_tune.operations.best import best, export
 
     if as_json and as_toml:
         raise click.UsageError("--json and --toml are two forms of the same: choose one")
-    found = operations.best(find(runs_dir, run))
+    found = best(find(runs_dir, run))
     if target is not None:
-        operations.export(found, target)
+        export(found, target)
     if as_toml:
         click.echo(found.toml, nl=False)
     else:

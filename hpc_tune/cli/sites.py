@@ -22,10 +22,11 @@ def site() -> None:
 @json_option
 def list_sites(as_json: bool) -> None:
     """List all profiles, and mark the one for this cluster."""
-    from hpc_tune import operations, render
+    from hpc_tune import render
+    from hpc_tune.operations.sites import list_profiles
     from hpc_tune.slurm.client import Slurm
 
-    render.site_list(operations.list_profiles(Slurm()), as_json=as_json)
+    render.site_list(list_profiles(Slurm()), as_json=as_json)
 
 
 @site.command()
@@ -37,10 +38,11 @@ def show(name: str | None, as_json: bool) -> None:
     \b
     hpc-tune site show iris > ~/.config/hpc-tune/sites/iris.toml     # a copy of your own, to edit
     """  # noqa: D301 - click's mark for lines to leave as they are
-    from hpc_tune import operations, render
+    from hpc_tune import render
+    from hpc_tune.operations.sites import show_site
     from hpc_tune.slurm.client import Slurm
 
-    shown, origin = operations.show_site(name, Slurm())
+    shown, origin = show_site(name, Slurm())
     render.site(shown, origin, as_json=as_json)
 
 
@@ -53,13 +55,14 @@ def detect(write: bool, force: bool, as_json: bool) -> None:
 
     Environment, runs_dir and the CPUs that go with a GPU are for you to add.
     """
-    from hpc_tune import operations, render
+    from hpc_tune import render
+    from hpc_tune.operations.sites import detected_site, write_site
     from hpc_tune.slurm.client import Slurm
 
     if force and not write:
         raise click.UsageError("--force goes with --write")
-    found = operations.detected_site(Slurm())
+    found = detected_site(Slurm())
     if write:
-        render.site_written(found, operations.write_site(found, force=force), as_json=as_json)
+        render.site_written(found, write_site(found, force=force), as_json=as_json)
     else:
         render.site(found, found.description, as_json=as_json)

@@ -50,19 +50,22 @@ def submit(
     hpc-tune submit search.toml --nodes 2 --time 8h --partition gpu --set num_samples=100
     hpc-tune submit search.toml --dry-run > job.sbatch
     """  # noqa: D301 - click's mark for lines to leave as they are
-    from hpc_tune import operations, render
+    from hpc_tune import render
+    from hpc_tune.operations.chosen import default_experiments
+    from hpc_tune.operations.planning import plan_together
+    from hpc_tune.operations.submit import submit_together
     from hpc_tune.slurm.client import Slurm
 
-    chosen = experiments or operations.default_experiments(Path.cwd())
+    chosen = experiments or default_experiments(Path.cwd())
     changes = (*overrides, *allocation_overrides(**allocation))
     slurm = Slurm()
-    plans = operations.plan_together(chosen, runs_dir=runs_dir, overrides=changes, slurm=slurm)
+    plans = plan_together(chosen, runs_dir=runs_dir, overrides=changes, slurm=slurm)
     if dry_run:
         click.echo("\n".join(each.script(each.run_path) for each in plans), nl=False)
         return
     if not as_json:
         render.plans(plans)
-    render.submitted(operations.submit_together(plans, overrides=changes, slurm=slurm), as_json=as_json)
+    render.submitted(submit_together(plans, overrides=changes, slurm=slurm), as_json=as_json)
 
 
 @click.command(hidden=True)
@@ -71,10 +74,11 @@ def submit(
 @click.option("--end-job", is_flag=True, help="The job's script has died with its node: end the job.")
 def conclude(run: Path, way: Literal["successor", "requeue", "none"], end_job: bool) -> None:
     """Say how the attempt of this Slurm job ended, and see to the next one: the last line of a job script."""
-    from hpc_tune import operations, render
+    from hpc_tune import render
+    from hpc_tune.operations.conclude import conclude
     from hpc_tune.run import RunDir
 
-    concluded = operations.conclude(RunDir(run.resolve()), way=way, end_job=end_job)
+    concluded = conclude(RunDir(run.resolve()), way=way, end_job=end_job)
     render.concluded(concluded)
     if concluded.following.way == "slurm":
         threading.Event().wait(LONGEST_GRACE)  # a job that ended by itself would not be started again

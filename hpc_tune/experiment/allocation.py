@@ -9,11 +9,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from hpc_tune.errors import Fault
 from hpc_tune.experiment.directives import directive_faults
-from hpc_tune.experiment.duration import Duration
+from hpc_tune.experiment.duration import parse_seconds
 from hpc_tune.experiment.faults import Faults
 from hpc_tune.experiment.keys import how_to_set
 
-__all__ = ["Allocation", "Directives", "Memory", "OneLine"]
+__all__ = ["Allocation", "Directives", "Duration", "Memory", "OneLine"]
 
 
 def _one_line(text: str) -> str:
@@ -33,6 +33,8 @@ def _memory(value: Any) -> Any:
 OneLine = Annotated[str, AfterValidator(_one_line)]
 """Text that cannot end a directive and begin another."""
 Memory = Annotated[str, BeforeValidator(_memory)]
+Duration = Annotated[float, BeforeValidator(parse_seconds)]
+"""Seconds, or a length of time as people write it."""
 Directives = dict[str, str | int | bool]
 
 

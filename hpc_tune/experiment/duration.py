@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BeforeValidator
-
-__all__ = ["Duration", "format_clock", "format_seconds", "parse_seconds"]
+__all__ = ["format_clock", "format_seconds", "parse_seconds"]
 
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _WORDS = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s)?")
@@ -57,6 +55,3 @@ def format_clock(seconds: float) -> str:
     """Return a length of time as Slurm reads and writes it: ``02:00:00``, ``48:00:00``."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}"
-
-
-Duration = Annotated[float, BeforeValidator(parse_seconds)]

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator
 
 from hpc_tune.experiment.algorithms import Algorithm, Fifo, Random, SearcherSpec, TrialSchedulerSpec
-from hpc_tune.experiment.allocation import Allocation
-from hpc_tune.experiment.duration import Duration
+from hpc_tune.experiment.allocation import Allocation, Duration
 from hpc_tune.experiment.space import Domain, parse_space
 
 __all__ = ["SEARCH_KEYS", "Checkpointing", "Experiment", "TrialResources", "changed_keys", "flatten", "spec_hash"]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 from hpc_tune.attempt import Attempt, AttemptRecord, Outcome
 from hpc_tune.errors import ExperimentError, RunBusy, RunError, refuse
@@ -24,12 +24,13 @@ from hpc_tune.experiment.spec import Experiment
 from hpc_tune.machine import this_machine
 from hpc_tune.operations.continuing import check_continuable, edited_since, extending
 from hpc_tune.operations.tables import Collected, collect
+from hpc_tune.operations.watching import Watcher
 from hpc_tune.process import end_marked
 from hpc_tune.progress import Progress
 from hpc_tune.run import RunDir
 from hpc_tune.runtime.environment import attempt_environment
 
-__all__ = ["Ended", "Search", "Watcher", "resume", "run", "searches"]
+__all__ = ["Ended", "Search", "resume", "run", "searches"]
 
 REFRESH = 0.25
 """Seconds between two looks at a live search."""
@@ -47,28 +48,6 @@ class Ended:
     notes: tuple[str, ...] = field(default=())
     stopped: bool = False
     """Whether an interrupt came: its owner wants nothing more of it."""
-
-
-class Watcher:
-    """Who is told about a live search; this one does not care."""
-
-    def started(self, run: RunDir, experiment: Experiment, notes: Sequence[str]) -> None:
-        """The run directory is there, its driver starts."""
-
-    def progress(self, progress: Progress) -> None:
-        """The search looks like this now."""
-
-    def stopping(self) -> None:
-        """An interrupt came: the driver saves; another one would end it at once."""
-
-    def closed(self) -> None:
-        """Nothing more comes, whether it ended well or not."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.closed()
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpc_tune.operations import BestTrial, Reported
 from hpc_tune.render.text import number, to_json
+
+if TYPE_CHECKING:
+    from hpc_tune.operations.best import BestTrial
+    from hpc_tune.operations.report import Reported
 
 __all__ = ["best", "reported"]
 

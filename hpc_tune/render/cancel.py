@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hpc_tune.experiment.duration import format_seconds
-from hpc_tune.operations.cancel import Cancelled
 from hpc_tune.render.text import to_json
+
+if TYPE_CHECKING:
+    from hpc_tune.operations.cancel import Cancelled
 
 __all__ = ["cancelled"]
 

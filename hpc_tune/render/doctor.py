@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpc_tune.operations.causes import Cause
-from hpc_tune.operations.diagnosis import Diagnosis
-from hpc_tune.operations.doctor import Preflight
-from hpc_tune.operations.machine_facts import MachineFacts
 from hpc_tune.render.text import to_json
+
+if TYPE_CHECKING:
+    from hpc_tune.operations.causes import Cause
+    from hpc_tune.operations.diagnosis import Diagnosis
+    from hpc_tune.operations.doctor import Preflight
+    from hpc_tune.operations.machine_facts import MachineFacts
 
 __all__ = ["diagnosis", "facts", "preflight"]
 

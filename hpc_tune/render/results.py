@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpc_tune.operations import Collected, Concluded, Ended
 from hpc_tune.render.text import STATE_WORDS, number, states
+
+if TYPE_CHECKING:
+    from hpc_tune.operations.conclude import Concluded
+    from hpc_tune.operations.local import Ended
+    from hpc_tune.operations.tables import Collected
 
 __all__ = ["collected_record", "concluded", "ended", "ended_records", "tables"]
 

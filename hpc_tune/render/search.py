@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpc_tune.experiment.duration import format_seconds
-from hpc_tune.operations import Watcher
+from hpc_tune.operations.watching import Watcher
 from hpc_tune.progress import Best, Progress
 from hpc_tune.render.text import number, states
 from hpc_tune.run import RunDir

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpc_tune.operations.sites import ListedSite
 from hpc_tune.render.text import to_json
-from hpc_tune.site import Site, as_toml
+
+if TYPE_CHECKING:
+    from hpc_tune.operations.sites import ListedSite
+    from hpc_tune.site import Site
 
 __all__ = ["site", "site_list", "site_written"]
 
@@ -43,6 +45,8 @@ def _listed_record(listed: ListedSite) -> dict[str, Any]:
 
 def site(shown: Site, origin: str, *, as_json: bool) -> None:
     """Show a profile as its file would hold it, so that it can be written into one."""
+    from hpc_tune.site import as_toml  # pydantic takes a while to import
+
     if as_json:
         click.echo(to_json({"origin": origin, "site": shown.model_dump()}))
         return

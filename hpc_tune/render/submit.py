@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hpc_tune.experiment.duration import format_seconds
-from hpc_tune.operations import Plan, Submitted
 from hpc_tune.render.text import to_json
-from hpc_tune.request import JobRequest
+
+if TYPE_CHECKING:
+    from hpc_tune.operations.planning import Plan
+    from hpc_tune.operations.submit import Submitted
+    from hpc_tune.request import JobRequest
 
 __all__ = ["plans", "submitted"]
 

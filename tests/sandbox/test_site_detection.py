@@ -14,7 +14,7 @@ from hpc_tune_slurm.sandbox import Sandbox
 
 from hpc_tune.experiment.allocation import Allocation
 from hpc_tune.experiment.spec import TrialResources
-from hpc_tune.operations import choose_site, detected_site, list_profiles, show_site, write_site
+from hpc_tune.operations.sites import choose_site, detected_site, list_profiles, show_site, write_site
 from hpc_tune.request import check_request, resolve_request
 from hpc_tune.site import Site, load_site, own_sites_dir, site_for_cluster
 from hpc_tune.slurm.client import Slurm

@@ -17,7 +17,9 @@ from hpc_tune_slurm.sandbox.daemons import Daemons
 from hpc_tune_slurm.sandbox.layout import Layout
 from hpc_tune_slurm.sandbox.waiting import wait_until
 
-from hpc_tune.operations import RunStatus, cancel, list_all, status
+from hpc_tune.operations.cancel import cancel
+from hpc_tune.operations.listing import list_all
+from hpc_tune.operations.status import RunStatus, status
 from hpc_tune.slurm.client import Slurm
 from tests.sandbox.conftest import REQUEUE_DELAY, running
 from tests.unit.conftest import Project

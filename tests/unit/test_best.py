@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from hpc_tune.cli import cli
 from hpc_tune.errors import RunError, UsageError
-from hpc_tune.operations import best, export
+from hpc_tune.operations.best import best, export
 from hpc_tune.results.toml import as_toml, nested
 from hpc_tune.run import RunDir
 from tests.unit.made_results import MadeTrials

@@ -19,7 +19,8 @@ from click.testing import CliRunner
 
 from hpc_tune.cli import cli
 from hpc_tune.errors import RunBusy, SlurmError
-from hpc_tune.operations import cancel, status
+from hpc_tune.operations.cancel import cancel
+from hpc_tune.operations.status import status
 from hpc_tune.run import RunDir
 from hpc_tune.slurm.commands import JobInfo
 from hpc_tune.slurm.states import JobState

@@ -11,7 +11,7 @@ from hpc_tune.errors import ExperimentError
 from hpc_tune.experiment.capacity import Node, fit_trial, slots, unfit
 from hpc_tune.experiment.spec import TrialResources
 from hpc_tune.machine import this_machine
-from hpc_tune.operations import searches
+from hpc_tune.operations.local import searches
 
 
 def trial(cpus: float = 1, gpus: float = 0, *, optional: bool = False) -> TrialResources:

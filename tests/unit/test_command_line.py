@@ -16,12 +16,14 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from hpc_tune import __version__, operations
+from hpc_tune import __version__
 from hpc_tune.attempt import Outcome
 from hpc_tune.cli import cli
 from hpc_tune.errors import HpcTuneError, RunBusy, RunError, RunNotFound, SlurmError, TrialsFailed, UsageError
 from hpc_tune.experiment.capacity import Node
-from hpc_tune.operations import Ended, default_experiments
+from hpc_tune.operations import local
+from hpc_tune.operations.chosen import default_experiments
+from hpc_tune.operations.local import Ended
 from hpc_tune.run import RunDir
 
 HPC_TUNE = Path(sys.executable).with_name("hpc-tune")
@@ -52,7 +54,7 @@ def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any, **options: Any) -> None:
         pytest.fail("a driver was started")
 
-    monkeypatch.setattr(operations.local, "_attempt_here", refuse)
+    monkeypatch.setattr(local, "_attempt_here", refuse)
 
 
 def call(*arguments: str, **environment: str) -> Result:
@@ -232,7 +234,7 @@ def test_each_error_has_its_exit_code(
     def fail(*arguments: Any, **options: Any) -> None:
         raise failure
 
-    monkeypatch.setattr(operations, "searches", fail)
+    monkeypatch.setattr(local, "searches", fail)
     answer = refused(exit_code, "run", "search.json")
     assert answer in ("error: x\n", "error: /some/file: Permission denied\n")
 
@@ -290,7 +292,7 @@ def driven(monkeypatch: pytest.MonkeyPatch) -> Driven:
             options["watcher"].started(run, experiment, options["notes"])
             return Ended(run, run.new_attempt(), outcome, None, collect_error, tuple(options["notes"]))
 
-        monkeypatch.setattr(operations.local, "_attempt_here", attempt)
+        monkeypatch.setattr(local, "_attempt_here", attempt)
         return given
 
     return install
@@ -333,7 +335,7 @@ def test_an_interrupt_is_for_all_that_would_follow(project: Any, monkeypatch: py
         outcome = Outcome("interrupted", "a signal came", exit_code=1, cause="signal")
         return Ended(run, run.new_attempt(), outcome, None, stopped=True)
 
-    monkeypatch.setattr(operations.local, "_attempt_here", stopped)
+    monkeypatch.setattr(local, "_attempt_here", stopped)
     project.json()
     result = call("run", "search.json", "search.json")
     assert result.exit_code == 1

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from hpc_tune.attempt import Attempt, AttemptRecord, NodeRecord, Outcome, SlurmJob
 from hpc_tune.cli import cli
 from hpc_tune.errors import SlurmError, UsageError
-from hpc_tune.operations import Concluded, conclude
+from hpc_tune.operations.conclude import Concluded, conclude
 from hpc_tune.run import RunDir
 from hpc_tune.slurm.commands import JobInfo
 from hpc_tune.slurm.states import JobState

@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from hpc_tune.cli import cli
-from hpc_tune.operations import diagnose, status
-from hpc_tune.operations.diagnosis import Diagnosis
+from hpc_tune.operations.diagnosis import Diagnosis, diagnose
 from hpc_tune.operations.machine_facts import MachineFacts, read_facts
 from hpc_tune.operations.preflight import Check, machine_checks, parse_quota, place_checks, same_software
+from hpc_tune.operations.status import status
 from hpc_tune.slurm.states import JobState
 from tests.unit.conftest import Project
 from tests.unit.made_runs import FakeSlurm, MadeRun, ended, searching

@@ -12,7 +12,12 @@ import pytest
 from hpc_tune.attempt import Outcome, SlurmJob, Submission
 from hpc_tune.errors import FaultyFiles, SlurmError
 from hpc_tune.line import hand_over, stand_in_line, waiting_behind
-from hpc_tune.operations import cancel, conclude, list_all, plan_together, resubmit, status, submit_together
+from hpc_tune.operations.cancel import cancel
+from hpc_tune.operations.conclude import conclude
+from hpc_tune.operations.listing import list_all
+from hpc_tune.operations.planning import plan_together
+from hpc_tune.operations.status import status
+from hpc_tune.operations.submit import resubmit, submit_together
 from hpc_tune.run import RunDir
 from hpc_tune.slurm.commands import JobInfo
 from hpc_tune.slurm.states import JobState

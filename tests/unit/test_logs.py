@@ -14,9 +14,8 @@ from click.testing import CliRunner, Result
 
 from hpc_tune.cli import cli
 from hpc_tune.errors import RunError, UsageError
-from hpc_tune.operations import Choice, follow, logs
 from hpc_tune.operations.facts import Patient
-from hpc_tune.operations.logs import find_trial, tail
+from hpc_tune.operations.logs import Choice, find_trial, follow, logs, tail
 from hpc_tune.slurm.states import JobState
 from tests.unit.made_runs import NODES, FakeSlurm, MadeRun, ended
 

@@ -104,8 +104,11 @@ def test_the_rules_see_what_breaks_them() -> None:
     [
         ("hpc_tune", {"ray", "torch", "pandas", "numpy", "pydantic", "click", "rich", "hpc_tune.experiment.spec"}),
         ("hpc_tune.cli", {"ray", "torch", "pandas", "numpy", "pydantic", "rich", "filelock", "hpc_tune.operations"}),
-        ("hpc_tune.operations", {"ray", "torch", "pandas", "numpy", "rich"}),
-        ("hpc_tune.render", {"ray", "torch", "pandas", "numpy", "rich"}),
+        ("hpc_tune.operations.local", {"ray", "torch", "pandas", "numpy", "rich"}),
+        ("hpc_tune.operations.submit", {"ray", "torch", "pandas", "numpy", "rich"}),
+        ("hpc_tune.operations.listing", {"ray", "torch", "pandas", "numpy", "rich", "pydantic"}),
+        ("hpc_tune.operations.status", {"ray", "torch", "pandas", "numpy", "rich", "pydantic"}),
+        ("hpc_tune.render", {"ray", "torch", "pandas", "numpy", "rich", "pydantic"}),
         ("hpc_tune.results.tables", {"ray", "torch", "pandas"}),
         ("hpc_tune.runtime.node", {"ray", "torch", "pandas", "numpy", "pydantic", "jinja2", "click", "rich"}),
     ],

@@ -9,8 +9,9 @@ import pandas
 import pytest
 
 import hpc_tune
-from hpc_tune import operations
 from hpc_tune.errors import ExperimentError, RunError, RunNotFound, UsageError
+from hpc_tune.operations.status import status
+from hpc_tune.operations.tables import collect
 from hpc_tune.run import RunDir
 from tests.unit.made_results import MadeTrials, curve
 from tests.unit.made_runs import MadeRun, ended
@@ -35,7 +36,7 @@ def test_a_run_is_found_as_on_the_command_line(run: RunDir, runs_dir: Path, name
 
 def test_the_tables_are_those_of_the_files(run: RunDir) -> None:
     loaded = hpc_tune.load_run(run.path)
-    operations.collect(run)
+    collect(run)
     for name in ("trials", "history", "summary"):
         frame, written = getattr(loaded, name), pandas.read_csv(run.path / f"{name}.csv")
         assert list(frame.columns) == list(written.columns)
@@ -55,7 +56,7 @@ def test_the_figures_are_those_of_the_report(run: RunDir, tmp_path: Path) -> Non
 
 def test_status_and_resume_return_what_the_commands_show(run: RunDir, runs_dir: Path) -> None:
     assert hpc_tune.status(runs_dir=runs_dir).run == run
-    assert hpc_tune.status(run).state == operations.status(run).state
+    assert hpc_tune.status(run).state == status(run).state
     with pytest.raises(UsageError, match="takes no keys of an allocation"):
         hpc_tune.resume(run, here=True, nodes=2)
     MadeRun(run).attempt(outcome=ended("completed", "all trials have ended"))

@@ -12,7 +12,7 @@ import pytest
 from hpc_tune import render
 from hpc_tune.errors import UsageError
 from hpc_tune.experiment.duration import format_seconds
-from hpc_tune.operations import Watcher
+from hpc_tune.operations.watching import Watcher
 from hpc_tune.progress import Best, Progress
 from hpc_tune.render import LineWatcher, TableWatcher, number, search, to_json
 

@@ -15,7 +15,7 @@ import pytest
 
 import hpc_tune
 from hpc_tune.errors import RunError, UsageError
-from hpc_tune.operations import report
+from hpc_tune.operations.report import report
 from hpc_tune.results.images import LARGEST, MOST
 from hpc_tune.run import RunDir
 from tests.unit.made_results import PNG, START, MadeTrials, Page, curve
@@ -179,7 +179,8 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(asha: RunDir, tmp_pa
 
 def test_ray_is_not_needed(asha: RunDir) -> None:
     code = (
-        "import sys; from pathlib import Path; from hpc_tune.run import RunDir; from hpc_tune.operations import report;"
+        "import sys; from pathlib import Path; from hpc_tune.run import RunDir;"
+        "from hpc_tune.operations.report import report;"
         f"report([RunDir(Path({str(asha.path)!r}))]); assert 'ray' not in sys.modules and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hpc_tune.errors import UsageError
-from hpc_tune.operations import report
+from hpc_tune.operations.report import report
 from hpc_tune.run import RunDir
 from tests.chromium import browser, check_drawn, show
 from tests.unit.made_results import START, MadeTrials, Page, curve

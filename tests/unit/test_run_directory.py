@@ -17,7 +17,7 @@ from hpc_tune.cli import cli
 from hpc_tune.durable import read_json, replacing, write_json
 from hpc_tune.errors import RunBusy, RunError, RunNotFound
 from hpc_tune.experiment.load import load_experiment
-from hpc_tune.operations import default_experiments
+from hpc_tune.operations.chosen import default_experiments
 from hpc_tune.render import number, to_json
 from hpc_tune.run import RunDir, find_run
 

@@ -25,7 +25,7 @@ from hpc_tune.attempt import Outcome
 from hpc_tune.errors import ExperimentError, RunBusy, RunError, RunNotFound
 from hpc_tune.experiment.load import load_experiment
 from hpc_tune.experiment.spec import changed_keys, spec_hash
-from hpc_tune.operations import resume
+from hpc_tune.operations.local import resume
 from hpc_tune.run import SCHEMA, RunDir, find_run, list_runs
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from hpc_tune.cli import cli
 from hpc_tune.errors import UsageError
-from hpc_tune.operations import choose_site, list_profiles, show_site, write_site
+from hpc_tune.operations.sites import choose_site, list_profiles, show_site, write_site
 from hpc_tune.site import Site, load_site, own_sites_dir
 from hpc_tune.slurm.client import Slurm
 

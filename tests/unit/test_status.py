@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from hpc_tune.errors import SlurmError
-from hpc_tune.operations import RunStatus, status, watch
 from hpc_tune.operations.facts import Patient
+from hpc_tune.operations.status import RunStatus, status, watch
 from hpc_tune.run import RunDir
 from hpc_tune.slurm.nodelist import expand_nodes
 from hpc_tune.slurm.states import JobState

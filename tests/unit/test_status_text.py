@@ -17,7 +17,8 @@ from click.testing import CliRunner, Result
 
 from hpc_tune import render
 from hpc_tune.cli import cli
-from hpc_tune.operations import list_all, status
+from hpc_tune.operations.listing import list_all
+from hpc_tune.operations.status import status
 from hpc_tune.slurm.states import JobState
 from tests.unit.made_runs import NODES, FakeSlurm, MadeRun, ended, searching
 

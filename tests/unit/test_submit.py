@@ -17,7 +17,8 @@ from hpc_tune.cli import cli
 from hpc_tune.cli.allocation import allocation_overrides
 from hpc_tune.errors import ExperimentError, SlurmError
 from hpc_tune.experiment.load import load_experiment, parse_override
-from hpc_tune.operations import Plan, plan, submit
+from hpc_tune.operations.planning import Plan, plan
+from hpc_tune.operations.submit import submit
 from hpc_tune.run import RunDir
 from hpc_tune.slurm.commands import ClusterConfig
 from tests.unit.test_jobscript import NASTY
