@@ -65,6 +65,13 @@ def test_a_search_with_asha(search: Search, tmp_path: Path) -> None:
     assert {lengths[trial_id] for trial_id in stopped} <= {1, 2, 4}
 
 
+def test_a_search_with_optuna(search: Search, tmp_path: Path) -> None:
+    page = _reported(search, tmp_path, num_samples=12, searcher={"name": "optuna"}, stop={"training_iteration": 3})
+    assert {"importance", "parallel-coordinates", "hyperparameter-lr"} <= set(page.figures)
+    best = max(search.table(), key=lambda row: float(row["best_value"] or 0))
+    assert f"lr = {float(best['config/lr'])!r}" in page.section("config")
+
+
 def test_a_population(search: Search, tmp_path: Path) -> None:
     scheduler = {
         "name": "pbt", "perturbation_interval": 2, "synch": True, "quantile_fraction": 0.5,
