@@ -9,14 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hpc_tune.experiment.spec import Experiment
-    from hpc_tune.operations.notebook import load_run, resume, status, submit
+    from hpc_tune.operations.notebook import evaluate, load_run, replay, resume, status, submit
     from hpc_tune.runtime.checkpointing import should_checkpoint
 
-__all__ = ["Experiment", "__version__", "load_run", "resume", "should_checkpoint", "status", "submit"]
+__all__ = [
+    "Experiment",
+    "__version__",
+    "evaluate",
+    "load_run",
+    "replay",
+    "resume",
+    "should_checkpoint",
+    "status",
+    "submit",
+]
 
 __version__ = "0.1.0"
 
-_NOTEBOOK = ("load_run", "resume", "status", "submit")
+_NOTEBOOK = ("evaluate", "load_run", "replay", "resume", "status", "submit")
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,17 @@ from typing import Any, Literal, Self
 from hpc_tune.durable import is_full, read_json, write_json
 from hpc_tune.room import as_size, largest
 
-__all__ = ["Attempt", "AttemptRecord", "Cancellation", "Head", "NodeRecord", "Outcome", "SlurmJob", "Submission"]
+__all__ = [
+    "Attempt",
+    "AttemptRecord",
+    "Cancellation",
+    "Head",
+    "NodeRecord",
+    "Outcome",
+    "Record",
+    "SlurmJob",
+    "Submission",
+]
 
 LEAST_FREE = 2**20
 """Bytes below which a disk counts as full."""
@@ -29,7 +39,7 @@ did, on this machine; ``driver``, ``node``: they died."""
 NodeState = Literal["starting", "up", "failed", "ended"]
 
 
-class _Record:
+class Record:
     """A dataclass that is kept as one JSON file. Keys that this version does not know are passed over."""
 
     @classmethod
@@ -53,7 +63,7 @@ class _Record:
 
 
 @dataclass(frozen=True)
-class Outcome(_Record):
+class Outcome(Record):
     """How an attempt ended. ``interrupted`` can go on; ``failed`` needs its owner first."""
 
     ending: Ending
@@ -92,7 +102,7 @@ class Outcome(_Record):
 
 
 @dataclass(frozen=True)
-class SlurmJob(_Record):
+class SlurmJob(Record):
     """The Slurm job that an attempt runs in; a requeued job keeps its id and counts its restarts."""
 
     job_id: str
@@ -109,7 +119,7 @@ class SlurmJob(_Record):
 
 
 @dataclass(frozen=True)
-class AttemptRecord(_Record):
+class AttemptRecord(Record):
     """What an attempt was given."""
 
     kind: Literal["local", "resume", "slurm"]
@@ -140,7 +150,7 @@ class AttemptRecord(_Record):
 
 
 @dataclass(frozen=True)
-class NodeRecord(_Record):
+class NodeRecord(Record):
     """What became of one node of an attempt; written by its node agent alone."""
 
     name: str
@@ -159,7 +169,7 @@ class NodeRecord(_Record):
 
 
 @dataclass(frozen=True)
-class Head(_Record):
+class Head(Record):
     """Where an attempt's Ray is to be found; published by the head's node agent once it answers."""
 
     address: str
@@ -169,7 +179,7 @@ class Head(_Record):
 
 
 @dataclass(frozen=True)
-class Submission(_Record):
+class Submission(Record):
     """A job that was sent to Slurm for a run."""
 
     job_id: str
@@ -180,7 +190,7 @@ class Submission(_Record):
 
 
 @dataclass(frozen=True)
-class Cancellation(_Record):
+class Cancellation(Record):
     """That somebody ended a job, or an attempt on their own machine. Whoever finds it starts no further attempt."""
 
     by: str

@@ -14,7 +14,7 @@ from hpc_tune.experiment.duration import format_clock
 from hpc_tune.request import JobRequest
 from hpc_tune.site import Environment, Site
 
-__all__ = ["environment_script", "render_job_script"]
+__all__ = ["environment_script", "gres", "render_job_script"]
 
 PATIENCE = 0.5
 """Share of the time before the walltime's end that trials get to save; the rest is for the state of the search, the
@@ -76,7 +76,7 @@ def _directives(request: JobRequest, run: Path) -> Iterator[str]:
         "nodes": request.nodes,
         "ntasks-per-node": 1,
         "cpus-per-task": request.cpus_per_node,
-        "gres": _gres(request),
+        "gres": gres(request),
         "mem": request.memory,
         "time": None if request.time is None else format_clock(math.ceil(request.time)),  # zero would be no limit
         "partition": request.partition,
@@ -98,7 +98,8 @@ def _directives(request: JobRequest, run: Path) -> Iterator[str]:
             yield f"--{name}={_quoted(str(extra))}"
 
 
-def _gres(request: JobRequest) -> str | None:
+def gres(request: JobRequest) -> str | None:
+    """Return a node's GPUs as Slurm's ``--gres`` takes them; None for none."""
     if not request.gpus_per_node:
         return None
     kind = f"gpu:{request.gpu_type}" if request.gpu_type else "gpu"
@@ -116,8 +117,8 @@ def _srun(request: JobRequest) -> Iterator[str]:
     """Yield the options of the one step: a node agent per node, which gets all that the job has on it."""
     yield from (f"--nodes={request.nodes}", f"--ntasks={request.nodes}", "--ntasks-per-node=1")
     yield f"--cpus-per-task={request.cpus_per_node}"  # since Slurm 22.05 a step does not take it over from the job
-    if (gres := _gres(request)) is not None:
-        yield f"--gres={gres}"
+    if (gpus := gres(request)) is not None:
+        yield f"--gres={gpus}"
     yield "--cpu-bind=none"
     # one node's end is not the end of the others
     yield from ("--kill-on-bad-exit=0", "--wait=0", "--no-kill", "--input=none")

@@ -47,6 +47,7 @@ class RunDir:
       job.sbatch              the job script, for runs on Slurm
       jobs/                   of each Slurm job: its submission, its batch log, stop marker, who cancelled it
       attempts/001/           see Attempt
+      followups/001-evaluate/ see FollowUp
       storage/                one folder per trial; state.zip, the state of the search
       samples.json            how many samples it has, where resume --more-samples has extended it
       trials.csv history.csv summary.csv

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from hpc_tune import __version__
-from hpc_tune.cli import doctor, jobs, local, results, sites, submit
+from hpc_tune.cli import afterwards, doctor, jobs, local, results, sites, submit
 from hpc_tune.errors import HpcTuneError
 
 __all__ = ["cli", "main"]
@@ -56,6 +56,8 @@ for command in (
     local.collect,
     results.report,
     results.best,
+    afterwards.evaluate,
+    afterwards.replay,
     sites.site,
     doctor.doctor,
     submit.conclude,

@@ -8,30 +8,52 @@ from typing import Any
 
 import click
 
-__all__ = ["allocation_options", "allocation_overrides"]
+__all__ = ["allocation_options", "allocation_overrides", "job_options", "node_options"]
 
-_OPTIONS = (
+_NODES = (
     click.option("-N", "--nodes", type=click.IntRange(min=1), help="Nodes."),
     click.option("--min-nodes", type=click.IntRange(min=1), help="Start trials when so many have joined."),
+)
+_SIZE = (
     click.option("--gpus-per-node", type=click.IntRange(min=0), help="GPUs of each node."),
     click.option("--cpus-per-node", type=click.IntRange(min=1), help="CPUs of each node."),
+)
+_JOB = (
     click.option("--memory", metavar="SIZE", help="Memory of each node, as in Slurm's --mem."),
     click.option("-t", "--time", metavar="TIME", help='Walltime: "2h", "90m", "02:00:00", "1-12:00:00".'),
     click.option("-p", "--partition", help="Slurm's partition."),
     click.option("-q", "--qos", help="Slurm's quality of service."),
     click.option("-A", "--account", help="Slurm's account."),
+)
+_NODE_CHOICE = (
     click.option("-C", "--constraint", help="Features that the nodes must have, as in Slurm's --constraint."),
     click.option("-x", "--exclude", metavar="NODES", help="Nodes that the job shall not get."),
+)
+_SITE = (
     click.option("--site", help="The cluster's profile.  [default: found by the cluster's name]"),
     click.option(
         "--sbatch", "directives", multiple=True, metavar="NAME=VALUE", help="A further sbatch option; repeatable."
     ),
-)  # fmt: skip
+)
 
 
 def allocation_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options of an allocation."""
-    for option in reversed(_OPTIONS):
+    return _with(command, *_NODES, *_SIZE, *_JOB, *_NODE_CHOICE, *_SITE)
+
+
+def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command those of a job with one node."""
+    return _with(command, *_SIZE, *_JOB, *_NODE_CHOICE, *_SITE)
+
+
+def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command those of a job that any node can do."""
+    return _with(command, *_JOB, *_SITE)
+
+
+def _with(command: Callable[..., Any], *options: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(options):
         command = option(command)
     return command
 

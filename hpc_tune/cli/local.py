@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpc_tune.cli.allocation import allocation_options, allocation_overrides
+from hpc_tune.cli.followups import carry_out, find_all, follow_up_options, is_job
 from hpc_tune.cli.options import experiments_argument, find, json_option, overrides_option, runs_dir_option
 
 if TYPE_CHECKING:
     from hpc_tune.operations.local import Ended
 
-__all__ = ["collect", "resume", "run"]
+__all__ = ["collect", "finish", "resume", "run"]
 
 _cpus = click.option("--cpus", type=click.IntRange(min=1), help="CPUs for the trials.  [default: all of this machine]")
 _gpus = click.option("--gpus", type=click.IntRange(min=0), help="GPUs for the trials.  [default: all that are visible]")
@@ -119,18 +120,23 @@ def resume(
         result = resume(
             found, retry_errors=retry_errors, more_samples=more_samples or 0, cpus=cpus, gpus=gpus, watcher=watcher
         )
-    if as_json:
-        click.echo(render.to_json(render.ended_records([result], of=1)))
-    else:
-        render.ended(result)
-    raise SystemExit(_exit_code(result))
+    finish(result, as_json=as_json)
 
 
 @click.command()
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
+@follow_up_options
 @runs_dir_option
 @json_option
-def collect(runs: tuple[str, ...], runs_dir: Path, as_json: bool) -> None:
+def collect(
+    runs: tuple[str, ...],
+    job: bool,
+    after: tuple[str, ...],
+    waits: bool | None,
+    runs_dir: Path,
+    as_json: bool,
+    **allocation: Any,
+) -> None:
     """Write trials.csv, history.csv and summary.csv of each RUN, also of a live one.
 
     Reads the files that trials leave; needs neither Ray nor a cluster.
@@ -138,13 +144,31 @@ def collect(runs: tuple[str, ...], runs_dir: Path, as_json: bool) -> None:
     from hpc_tune import render
     from hpc_tune.operations.tables import collect
 
-    collected = [collect(find(runs_dir, reference)) for reference in runs or (None,)]
+    found, before = find_all(runs_dir, runs, after)
+    if is_job(job, before, waits, allocation):
+        from hpc_tune.operations.tasks import collect_task
+
+        task = collect_task(found, after=before)
+        carry_out(task, here=False, waits=waits, as_json=as_json, allocation=allocation)
+        return
+    collected = [collect(each) for each in found]
     if as_json:
         click.echo(render.to_json({"runs": [render.collected_record(each) for each in collected]}))
         return
     for each in collected:
         click.echo(each.run.name)
         render.tables(each)
+
+
+def finish(result: Ended, *, as_json: bool) -> None:
+    """Show how an attempt ended; the exit code is the attempt's."""
+    from hpc_tune import render
+
+    if as_json:
+        click.echo(render.to_json(render.ended_records([result], of=1)))
+    else:
+        render.ended(result)
+    raise SystemExit(_exit_code(result))
 
 
 def _exit_code(result: Ended) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from hpc_tune.cli.followups import carry_out, find_all, follow_up_options, is_job
 from hpc_tune.cli.options import find, json_option, runs_dir_option
 
 __all__ = ["best", "report"]
@@ -26,9 +28,20 @@ __all__ = ["best", "report"]
     metavar="DIR",
     help="Write the plots as PNG files, too; needs kaleido and a Chrome or Chromium.",
 )
+@follow_up_options
 @runs_dir_option
 @json_option
-def report(runs: tuple[str, ...], output: Path | None, png: Path | None, runs_dir: Path, as_json: bool) -> None:
+def report(
+    runs: tuple[str, ...],
+    output: Path | None,
+    png: Path | None,
+    job: bool,
+    after: tuple[str, ...],
+    waits: bool | None,
+    runs_dir: Path,
+    as_json: bool,
+    **allocation: Any,
+) -> None:
     """Write one HTML page about RUN, or one that compares several, also of live ones.
 
     The answer, learning curves, hyperparameters and their importance, what the trial scheduler did, how the
@@ -37,11 +50,18 @@ def report(runs: tuple[str, ...], output: Path | None, png: Path | None, runs_di
     \b
     hpc-tune report
     hpc-tune report my-asha my-pbt --output compared.html
+    hpc-tune report --after my-search
     """  # noqa: D301 - click's mark for lines to leave as they are
     from hpc_tune import render
     from hpc_tune.operations.report import report
 
-    found = [find(runs_dir, reference) for reference in runs or (None,)]
+    found, before = find_all(runs_dir, runs, after)
+    if is_job(job, before, waits, allocation):
+        from hpc_tune.operations.tasks import report_task
+
+        task = report_task(found, output=output, png=png, after=before)
+        carry_out(task, here=False, waits=waits, as_json=as_json, allocation=allocation)
+        return
     render.reported(report(found, output=output, png=png), as_json=as_json)
 
 

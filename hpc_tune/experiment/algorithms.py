@@ -126,8 +126,39 @@ class Pbt(Algorithm):
         return parse_space(written, key="trial_scheduler.hyperparam_mutations")
 
 
+class Change(BaseModel):
+    """New values of hyperparameters from an iteration on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    after: int = Field(ge=1)
+    """The iteration with whose result the trial stops to go on with them, from its checkpoint."""
+    config: dict[str, Any]
+    """What changes; tables within are merged."""
+
+
+class Replay(Algorithm):
+    """No early stopping: trials along a schedule of hyperparameters, such as that of a member of a population."""
+
+    ray_class: ClassVar[str] = "hpc_tune.runtime.trial_schedulers:Replay"
+    name: Literal["replay"]
+    schedule: list[Change]
+
+    def options(self) -> dict[str, Any]:
+        """Return the schedule as pairs."""
+        return {"schedule": [(change.after, change.config) for change in self.schedule]}
+
+    @field_validator("schedule")
+    @classmethod
+    def _in_order(cls, schedule: list[Change]) -> list[Change]:
+        iterations = [change.after for change in schedule]
+        if iterations != sorted(set(iterations)):
+            raise ValueError(f"expected iterations that grow, got {iterations}")
+        return schedule
+
+
 SearcherSpec = Annotated[Random | HyperOpt | Optuna, Field(discriminator="name")]
-TrialSchedulerSpec = Annotated[Fifo | Asha | HyperBand | MedianStopping | Pbt, Field(discriminator="name")]
+TrialSchedulerSpec = Annotated[Fifo | Asha | HyperBand | MedianStopping | Pbt | Replay, Field(discriminator="name")]
 
 
 def _members(spec: Any) -> dict[str, type[Algorithm]]:

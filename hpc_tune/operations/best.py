@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from hpc_tune.durable import replacing, write_json, write_text
 from hpc_tune.errors import RunError, UsageError
-from hpc_tune.operations.tables import gather
+from hpc_tune.operations.logs import find_trial
+from hpc_tune.operations.tables import Gathered, gather
 from hpc_tune.run import RunDir
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _ARCHIVES = {".tar": "w", ".tgz": "w:gz", ".gz": "w:gz"}
 
 @dataclass(frozen=True)
 class BestTrial:
-    """The best trial of a run."""
+    """The best trial of a run, or another one that was chosen."""
 
     run: RunDir
     record: Mapping[str, Any]
@@ -66,20 +67,27 @@ class BestTrial:
         }
 
 
-def best(run: RunDir) -> BestTrial:
-    """Return the best trial of a run, which may be live.
+def best(run: RunDir, trial: str | None = None) -> BestTrial:
+    """Return the best trial of a run, which may be live, or what is the same of another trial.
+
+    Args:
+        run: the run.
+        trial: a trial's id, the beginning of it, or its number; None: the best.
 
     Raises:
-        RunError: if no trial has reported the metric yet.
+        RunError: if it, or no trial at all, has reported the metric yet.
+        UsageError: if there is no such trial, or several.
     """
     from hpc_tune.results.checkpoints import trial_config
     from hpc_tune.results.toml import nested
 
     gathered = gather(run)
-    row, info = gathered.best, gathered.info
+    info = gathered.info
+    row = gathered.best if trial is None else _row(gathered, find_trial(run.storage, trial))
     if row is None:
+        said = "no trial of {} has reported {} yet" if trial is None else f"trial {trial} of {{}} has not reported {{}}"
         raise RunError(
-            f"no trial of {run.name} has reported {info.metric} yet",
+            said.format(run.name, info.metric),
             hint=f"see how it stands: hpc-tune status {run.name}",
         )
     newest = run.path / row["checkpoint"] if row["checkpoint"] else None
@@ -95,8 +103,16 @@ def best(run: RunDir) -> BestTrial:
         iteration=int(row["best_iteration"]),
         status=row["status"],
         config=trial_config(folder) or nested(flat),
-        checkpoint=gathered.best_checkpoint,
+        checkpoint=gathered.checkpoint_of(row),
     )
+
+
+def _row(gathered: Gathered, trial_id: str) -> dict[str, Any] | None:
+    """Return a trial's row of ``trials.csv``; None where it has no value."""
+    from hpc_tune.results.tables import best_trial
+
+    trials = gathered.tables.trials
+    return best_trial(trials[trials["trial_id"] == trial_id].reset_index(drop=True), gathered.info)
 
 
 def export(found: BestTrial, target: Path) -> None:

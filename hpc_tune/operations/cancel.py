@@ -8,12 +8,12 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from hpc_tune.attempt import Cancellation, Outcome, SlurmJob
 from hpc_tune.errors import RunBusy, RunError, SlurmError
 from hpc_tune.line import TURN, hand_over, handed_to, waiting_behind, waits
-from hpc_tune.operations.facts import AttemptFacts, Jobs, RunFacts
+from hpc_tune.operations.facts import AttemptFacts, RunFacts
+from hpc_tune.operations.followups import Canceller, end_follow_ups
 from hpc_tune.process import is_alive
 from hpc_tune.run import RunDir, user_name
 from hpc_tune.slurm.client import Slurm
@@ -26,14 +26,6 @@ CONFIRMED = 20.0
 
 _PAUSES = (0.5, 1.0, 2.0, 4.0)
 """Seconds between two questions to slurmctld; the last one repeats."""
-
-
-class Canceller(Jobs, Protocol):
-    """Who knows about Slurm's jobs and ends them: :class:`hpc_tune.slurm.client.Slurm`."""
-
-    def cancel(self, ids: Iterable[str], *, signal: str | None = None) -> None:
-        """End jobs."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -56,10 +48,17 @@ class Cancelled:
     """The run behind which it had waited for their job, which goes on without it."""
     goes_on: tuple[str, ...] = ()
     """Runs that its jobs go on with, since they waited behind it."""
+    followups: tuple[str, ...] = ()
+    """Follow-ups that waited or ran, by name."""
 
     @property
     def is_nothing(self) -> bool:
         """Whether nothing was live."""
+        return not (self.waiting or self.running or self.process or self.behind or self.followups)
+
+    @property
+    def is_follow_ups_alone(self) -> bool:
+        """Whether the run itself was over."""
         return not (self.waiting or self.running or self.process or self.behind)
 
 
@@ -75,7 +74,7 @@ def cancel(
     """End all live jobs of a run, or its driver on this machine, and put on record who did.
 
     What runs is first asked to save and end, and gets ``wait`` seconds for it. A job that other runs wait for is not
-    ended: it goes on with the next of them.
+    ended: it goes on with the next of them. The run's follow-ups are ended, too.
 
     Args:
         run: the run.
@@ -92,10 +91,12 @@ def cancel(
     facts = RunFacts.read(run)
     begun = time.monotonic()
     if facts.ahead is not None and _leave_line(run):
-        return Cancelled(run, behind=facts.ahead.run.name)
+        followups = end_follow_ups(run, slurm or Slurm())
+        return Cancelled(run, behind=facts.ahead.run.name, followups=tuple(followups))
     ending = _Ending(run, slurm or Slurm(), 0.0 if now else wait, told, sleep)
     waiting, running = ending.jobs(facts)
     process = None if waiting or running else ending.process(facts)
+    followups = end_follow_ups(run, ending.slurm)
     return Cancelled(
         run,
         waiting=waiting,
@@ -105,6 +106,7 @@ def cancel(
         left=tuple(ending.left),
         seconds=time.monotonic() - begun,
         goes_on=tuple(name for job_id in (*waiting, *running) if (name := handed_to(run, job_id)) is not None),
+        followups=tuple(followups),
     )
 
 

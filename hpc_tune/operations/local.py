@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,7 @@ from hpc_tune.progress import Progress
 from hpc_tune.run import RunDir
 from hpc_tune.runtime.environment import attempt_environment
 
-__all__ = ["Ended", "Search", "resume", "run", "searches"]
+__all__ = ["Ended", "Search", "resume", "run", "search_of", "searches"]
 
 REFRESH = 0.25
 """Seconds between two looks at a live search."""
@@ -76,17 +76,30 @@ def searches(
     found, faulty = [], []
     for each in load_experiments(experiment_files, overrides):
         try:
-            notes = _check_capacity(each.experiment, node, each.path)
+            found.append(search_of(each, overrides, node))
         except ExperimentError as error:
             faulty.append(error)
-        else:
-            found.append(Search(each, tuple(overrides), node, tuple(notes)))
     refuse(faulty)
     return found
 
 
-def run(search: Search, *, runs_dir: Path, watcher: Watcher | None = None) -> Ended:
-    """Run a whole search on this machine.
+def search_of(loaded: LoadedExperiment, overrides: Sequence[str], node: Node) -> Search:
+    """Check that a machine can run an experiment.
+
+    Raises:
+        ExperimentError: if a trial can never fit it.
+    """
+    return Search(loaded, tuple(overrides), node, tuple(_check_capacity(loaded.experiment, node, loaded.path)))
+
+
+def run(
+    search: Search,
+    *,
+    runs_dir: Path,
+    watcher: Watcher | None = None,
+    on_created: Callable[[RunDir], None] = lambda run: None,
+) -> Ended:
+    """Run a whole search on this machine; ``on_created`` is told of its directory before it begins.
 
     Raises:
         RunError: if the run directory cannot be created.
@@ -99,6 +112,7 @@ def run(search: Search, *, runs_dir: Path, watcher: Watcher | None = None) -> En
         seed=random.SystemRandom().randrange(2**32) if experiment.seed is None else experiment.seed,
         command=sys.argv,
     )
+    on_created(created)
     return _attempt_here(created, experiment, "local", search.node, notes=search.notes, watcher=watcher)
 
 

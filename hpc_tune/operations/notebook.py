@@ -15,15 +15,19 @@ from typing import TYPE_CHECKING, Any
 from hpc_tune.errors import UsageError
 from hpc_tune.operations.best import BestTrial, best
 from hpc_tune.operations.chosen import default_experiments
+from hpc_tune.operations.followup_jobs import carry_out
+from hpc_tune.operations.followups import FollowUpStatus
 from hpc_tune.operations.local import Ended
 from hpc_tune.operations.local import resume as resume_here
 from hpc_tune.operations.planning import plan
+from hpc_tune.operations.replay import replay_here, replay_on_slurm
 from hpc_tune.operations.report import Reported, report, view_of
 from hpc_tune.operations.status import RunStatus
 from hpc_tune.operations.status import status as status_of
 from hpc_tune.operations.submit import Submitted, resubmit
 from hpc_tune.operations.submit import submit as send
 from hpc_tune.operations.tables import gather
+from hpc_tune.operations.tasks import evaluate_task
 from hpc_tune.run import RunDir, find_run
 from hpc_tune.slurm.client import Slurm
 
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from plotly.graph_objects import Figure
 
-__all__ = ["LoadedRun", "load_run", "resume", "status", "submit"]
+__all__ = ["LoadedRun", "evaluate", "load_run", "replay", "resume", "status", "submit"]
 
 Reference = str | Path | RunDir | None
 
@@ -181,6 +185,59 @@ def resume(
     if not here and (changes or found.job_script.exists()):
         return resubmit(found, overrides=changes, retry_errors=retry_errors, more_samples=more_samples, slurm=Slurm())
     return resume_here(found, retry_errors=retry_errors, more_samples=more_samples)
+
+
+def evaluate(
+    run: Reference = None,
+    *,
+    trial: str | None = None,
+    function: str | None = None,
+    after: Sequence[Reference] = (),
+    here: bool = False,
+    wait: bool | None = None,
+    runs_dir: str | Path | None = None,
+    **allocation: Any,
+) -> FollowUpStatus:
+    """Score a checkpoint on held-out data, as ``hpc-tune evaluate`` does; once it is done, ``result`` has the metrics.
+
+    Args:
+        run: a directory, a name, the beginning of one, or None: the latest.
+        trial: a trial's id, the beginning of it, or its number; None: the best.
+        function: ``FILE.py:NAME``; None: as the experiment says.
+        after: runs that have to be over before.
+        here: in this process, also where there is Slurm.
+        wait: return when it is over; None: only where there is no Slurm.
+        runs_dir: where the runs live.
+        **allocation: keys of ``[allocation]`` for its job on Slurm.
+
+    Raises:
+        RunError: if there is no such function or no checkpoint.
+        SlurmError: if Slurm refuses.
+    """
+    before = [_find(each, runs_dir) for each in after]
+    task = evaluate_task(_find(run, runs_dir), trial=trial, function=function, after=before)
+    return carry_out(task, here=here, waits=wait, overrides=_changes(allocation), slurm=Slurm())
+
+
+def replay(
+    run: Reference = None,
+    trial: str | None = None,
+    *,
+    here: bool = False,
+    runs_dir: str | Path | None = None,
+    **allocation: Any,
+) -> Submitted | Ended:
+    """Retrain along the schedule of a member of a population, as ``hpc-tune replay`` does.
+
+    Raises:
+        RunError: if the run has no population, or the trial no schedule.
+    """
+    found, changes, slurm = _find(run, runs_dir), _changes(allocation), Slurm()
+    if slurm.is_installed and not here:
+        return replay_on_slurm(found, trial, overrides=changes, slurm=slurm)
+    if changes:
+        raise UsageError("keys of an allocation are for Slurm: this replay runs on this machine")
+    return replay_here(found, trial)
 
 
 def _changes(allocation: dict[str, Any]) -> tuple[str, ...]:

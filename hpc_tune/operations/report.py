@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpc_tune.durable import write_text
 from hpc_tune.errors import RunError, UsageError
+from hpc_tune.experiment.spec import flatten
+from hpc_tune.followup import FollowUp
 from hpc_tune.operations.facts import AttemptFacts
 from hpc_tune.operations.tables import Gathered, gather
 from hpc_tune.run import RunDir
@@ -123,7 +125,15 @@ def view_of(gathered: Gathered) -> RunView:
         images=images,
         images_left_out=left_out,
         versions=gathered.record["versions"],
+        evaluations=list(_evaluations(run)),
     )
+
+
+def _evaluations(run: RunDir) -> Iterator[dict[str, Any]]:
+    for each in FollowUp.of_run(run.path):
+        outcome = each.outcome()
+        if outcome is not None and "metrics" in outcome.result:
+            yield outcome.result | {"metrics": dict(flatten(outcome.result["metrics"], ""))}
 
 
 def _attempt_span(facts: AttemptFacts) -> AttemptSpan | None:

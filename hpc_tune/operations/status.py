@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpc_tune.operations.attempts import AttemptStatus, NodeStatus, nodes, phases, story
 from hpc_tune.operations.facts import AttemptFacts, Jobs, Patient, RunFacts, SlurmView, ask, trial_states
+from hpc_tune.operations.followups import FollowUpFacts, FollowUpStatus, follow_ups, judge
 from hpc_tune.operations.standing import RunState, Standing, stand
 from hpc_tune.progress import Best
 from hpc_tune.run import RunDir
@@ -56,6 +57,7 @@ class RunStatus:
     notes: tuple[str, ...]
     next: tuple[str, ...]
     """What to type."""
+    followups: tuple[FollowUpStatus, ...] = ()
 
 
 def status(run: RunDir, *, slurm: Jobs | None = None) -> RunStatus:
@@ -65,7 +67,9 @@ def status(run: RunDir, *, slurm: Jobs | None = None) -> RunStatus:
         RunError: if the run record is missing or damaged.
     """
     facts = RunFacts.read(run)
-    return _joined(facts, ask(slurm or Slurm(), _questions(facts)))
+    followups = follow_ups(run)
+    asked = [*_questions(facts), *(job_id for each in followups for job_id in each.open_job_ids)]
+    return _joined(facts, followups, ask(slurm or Slurm(), asked))
 
 
 def watch(
@@ -87,7 +91,7 @@ def _questions(facts: RunFacts) -> list[str]:
     return [*facts.open_job_ids, *unexplained]
 
 
-def _joined(facts: RunFacts, view: SlurmView) -> RunStatus:
+def _joined(facts: RunFacts, followups: Iterable[FollowUpFacts], view: SlurmView) -> RunStatus:
     now = time.time()
     standing = stand(facts, view, now=now)
     last = facts.last
@@ -99,7 +103,7 @@ def _joined(facts: RunFacts, view: SlurmView) -> RunStatus:
         over=standing.is_over,
         created=float(facts.record["created"]),
         seen=last.seen if last else None,
-        jobs=_jobs(view, standing),
+        jobs=_jobs(facts, view, standing),
         time_left=_time_left(standing.job, now),
         metric=facts.metric,
         total=facts.total,
@@ -114,6 +118,7 @@ def _joined(facts: RunFacts, view: SlurmView) -> RunStatus:
         tables=tuple(path for name in TABLES if (path := facts.run.path / name).exists()),
         notes=_notes(last, view),
         next=_next(facts, standing),
+        followups=tuple(judge(each, view) for each in followups),
     )
 
 
@@ -121,8 +126,9 @@ def _job_of(attempt: AttemptFacts, view: SlurmView) -> JobInfo | None:
     return view.jobs.get(attempt.job.job_id) if attempt.job else None
 
 
-def _jobs(view: SlurmView, standing: Standing) -> tuple[JobInfo, ...]:
-    live = tuple(job for job in view.jobs.values() if job.state.is_live)
+def _jobs(facts: RunFacts, view: SlurmView, standing: Standing) -> tuple[JobInfo, ...]:
+    own = (view.jobs[job_id] for job_id in dict.fromkeys(_questions(facts)) if job_id in view.jobs)
+    live = tuple(job for job in own if job.state.is_live)
     return live or ((standing.job,) if standing.job else ())
 
 

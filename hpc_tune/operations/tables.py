@@ -50,12 +50,14 @@ class Gathered:
     @cached_property
     def best_checkpoint(self) -> Checkpoint | None:
         """The best trial's checkpoint with the best value of those that are still there."""
+        return None if self.best is None else self.checkpoint_of(self.best)
+
+    def checkpoint_of(self, row: Mapping[str, Any]) -> Checkpoint | None:
+        """Return the same of the trial that a row of ``trials.csv`` stands for."""
         from hpc_tune.results.checkpoints import best_checkpoint
 
-        if self.best is None:
-            return None
-        newest = self.run.path / self.best["checkpoint"] if self.best["checkpoint"] else None
-        folder = newest.parent if newest else self.run.storage / self.best["trial_id"]
+        newest = self.run.path / row["checkpoint"] if row["checkpoint"] else None
+        folder = newest.parent if newest else self.run.storage / row["trial_id"]
         return best_checkpoint(folder, newest, self.info.metric, self.info.mode)
 
     def write(self) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hpc_tune.render.answer import best, reported
 from hpc_tune.render.cancel import cancelled
 from hpc_tune.render.doctor import diagnosis, facts, preflight
+from hpc_tune.render.followups import followed_up
 from hpc_tune.render.listing import listing
 from hpc_tune.render.logs import chunks, logs
 from hpc_tune.render.results import collected_record, concluded, ended, ended_records, tables
@@ -28,6 +29,7 @@ __all__ = [
     "ended_records",
     "error",
     "facts",
+    "followed_up",
     "listing",
     "logs",
     "number",

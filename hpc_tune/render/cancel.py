@@ -28,6 +28,8 @@ def cancelled(done: Cancelled, *, as_json: bool) -> None:
         click.echo(f"continue with: hpc-tune resume {done.run.path}")
         return
     click.echo(f"cancelled: {', '.join(_ended(done))} after {format_seconds(done.seconds)}")
+    if done.is_follow_ups_alone:
+        return
     if done.outcome is not None:
         click.echo(f"its attempt is {done.outcome.ending}: {done.outcome.reason}")
     elif done.running or done.process:
@@ -42,7 +44,8 @@ def cancelled(done: Cancelled, *, as_json: bool) -> None:
 def _ended(done: Cancelled) -> list[str]:
     waiting = [f"job {job_id}, which had not begun" for job_id in done.waiting]
     running = [f"job {job_id}" for job_id in done.running]
-    return [*running, *waiting, *([done.process] if done.process else [])]
+    followups = [f"follow-up {name}" for name in done.followups]
+    return [*running, *waiting, *([done.process] if done.process else []), *followups]
 
 
 def _record(done: Cancelled) -> dict[str, Any]:
@@ -53,6 +56,7 @@ def _record(done: Cancelled) -> dict[str, Any]:
         "running_jobs": list(done.running),
         "waiting_jobs": list(done.waiting),
         "process": done.process,
+        "followups": list(done.followups),
         "outcome": {"ending": outcome.ending, "reason": outcome.reason} if outcome else None,
         "left_jobs": list(done.left),
         "seconds": done.seconds,

@@ -15,6 +15,7 @@ from hpc_tune.experiment.duration import format_seconds
 from hpc_tune.operations.attempts import AttemptStatus, NodeStatus
 from hpc_tune.operations.status import RunStatus
 from hpc_tune.progress import Best
+from hpc_tune.render.followups import followup_line, followup_record
 from hpc_tune.render.text import number, sparkline, states, to_json
 from hpc_tune.slurm.commands import JobInfo
 from hpc_tune.slurm.states import JobState
@@ -93,6 +94,7 @@ def _sections(found: RunStatus) -> dict[str, list[str]]:
         "nodes": _nodes(found),
         "phases": [_phases(found.phases)] if found.phases else [],
         "attempts": [_attempt(each) for each in found.attempts],
+        "follow-up": [followup_line(each) for each in found.followups],
         "results": [str(path) for path in found.tables],
         "note": list(found.notes),
         "next": list(found.next),
@@ -196,6 +198,7 @@ def status_record(found: RunStatus) -> dict[str, Any]:
         "tables": [str(path) for path in found.tables],
         "notes": list(found.notes),
         "next": list(found.next),
+        "followups": [followup_record(each) for each in found.followups],
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,10 @@ class Exploit:
     source_iteration: int
     """The iteration of the checkpoint that it took over."""
     config: Mapping[str, Any]
+    before: Mapping[str, Any] = field(default_factory=dict)
+    """The source's config at that time, nested as it was logged."""
+    after: Mapping[str, Any] = field(default_factory=dict)
+    """The member's from then on, nested."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,22 @@ class Population:
         own = (each for each in self.exploits if each.trial_id == trial_id and name in each.config)
         # what a member learns after an exploit continues the iterations of its source
         return steps + [(each.source_iteration, each.config[name]) for each in own]
+
+    def lineage(self, trial_id: str) -> list[Exploit]:
+        """Return the exploits that a trial's weights have gone through, its ancestors' included, oldest first.
+
+        Empty where it never took over anything.
+        """
+        steps: list[Exploit] = []
+        for each in reversed(self.exploits):
+            if each.trial_id != trial_id:
+                continue
+            trial_id = each.source_id
+            if steps and each.source_iteration >= steps[-1].source_iteration:  # nobody has trained with its config
+                steps[-1] = replace(steps[-1], source_id=each.source_id, before=each.before)
+            else:
+                steps.append(each)
+        return steps[::-1]
 
 
 def read_population(storage: Path) -> Population:
@@ -77,8 +97,9 @@ def _log(storage: Path) -> str:
 def _exploits(lines: list[str], ids: Mapping[str, str]) -> Iterator[Exploit]:
     for line in lines:
         try:
-            member, source, iteration, source_iteration, _, config = json.loads(line)
-            flat = {name: column[0] for name, column in columns_of([config]).items()}
+            member, source, iteration, source_iteration, before, after = json.loads(line)
+            flat = {name: column[0] for name, column in columns_of([after]).items()}
+            when = int(iteration), int(source_iteration)
         except (ValueError, TypeError, AttributeError):  # half a line, or none of Ray's
             continue
-        yield Exploit(ids.get(member, member), ids.get(source, source), int(iteration), int(source_iteration), flat)
+        yield Exploit(ids.get(member, member), ids.get(source, source), *when, flat, before, after)

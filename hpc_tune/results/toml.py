@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["as_toml", "nested"]
+__all__ = ["as_toml", "nested", "toml_value"]
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -23,7 +23,7 @@ def _table(config: Mapping[str, Any], name: str) -> Iterator[str]:
     for key, value in config.items():
         if isinstance(value, Mapping):
             tables[key] = value
-        elif (text := _value(value)) is None:
+        elif (text := toml_value(value)) is None:
             yield f"# {_key(key)}: {json.dumps(value, default=str)} cannot be written in TOML"
         else:
             yield f"{_key(key)} = {text}"
@@ -36,7 +36,8 @@ def _key(key: Any) -> str:
     return str(key) if _BARE.fullmatch(str(key)) else _text(str(key))
 
 
-def _value(value: Any) -> str | None:
+def toml_value(value: Any) -> str | None:
+    """Return a value as TOML on one line; None for what TOML cannot say."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
@@ -44,12 +45,12 @@ def _value(value: Any) -> str | None:
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, Mapping):
-        pairs = [(_key(key), _value(inner)) for key, inner in value.items()]
+        pairs = [(_key(key), toml_value(inner)) for key, inner in value.items()]
         return (
             None if any(text is None for _, text in pairs) else "{ " + ", ".join(f"{k} = {v}" for k, v in pairs) + " }"
         )
     if isinstance(value, list | tuple):
-        texts = [_value(inner) for inner in value]
+        texts = [toml_value(inner) for inner in value]
         return None if None in texts else "[" + ", ".join(text for text in texts if text) + "]"
     return None
 

@@ -6,6 +6,8 @@ import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +15,11 @@ from typing import Any
 from ray.train._internal.checkpoint_manager import _TrainingResult
 from ray.tune import Checkpoint
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import MedianStoppingRule, PopulationBasedTraining
+from ray.tune.result import TRAINING_ITERATION
+from ray.tune.schedulers import FIFOScheduler, MedianStoppingRule, PopulationBasedTraining, TrialScheduler
+from ray.tune.utils import merge_dicts
 
-__all__ = ["MedianStopping", "Population"]
+__all__ = ["MedianStopping", "Population", "Replay"]
 
 CLONES = "clone-"
 
@@ -109,6 +113,32 @@ class Population(PopulationBasedTraining):
         """Drop what a finished member had taken over."""
         super().on_trial_complete(tune_controller, trial, result)
         _drop_clones(Path(trial.storage.trial_fs_path))
+
+
+class Replay(FIFOScheduler):
+    """Trials along a schedule of hyperparameters, such as that of a member of a population.
+
+    Ray's own, PopulationBasedTrainingReplay, saves and pauses a trial that reports with a checkpoint in a way that
+    Tune then waits for ever for its next result.
+
+    Args:
+        schedule: iterations, and what changes in the config after them.
+    """
+
+    def __init__(self, schedule: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
+        super().__init__()
+        self._schedule = schedule
+        self._passed: dict[Trial, int] = {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Have a trial that has come to a change pause, to go on from its checkpoint with the new config."""
+        passed = self._passed.get(trial, 0)
+        due = [changes for after, changes in self._schedule[passed:] if after <= result[TRAINING_ITERATION]]
+        if not due:
+            return str(TrialScheduler.CONTINUE)
+        self._passed[trial] = passed + len(due)
+        trial.set_config(reduce(merge_dicts, due, trial.config))
+        return str(TrialScheduler.PAUSE)
 
 
 def _as_of(trial: Trial, state: Any) -> Any:

@@ -141,13 +141,14 @@ class Slurm:
         try:
             return subprocess.run(
                 argv, capture_output=True, text=True, errors="replace", timeout=timeout, check=False,
-                stdin=subprocess.DEVNULL, env=self._environment(),
+                stdin=subprocess.DEVNULL, env=self.environment(),
             )  # fmt: skip
         except (FileNotFoundError, PermissionError):
             raise refusals.missing(argv[0]) from None
         except subprocess.TimeoutExpired:
             raise refusals.slow(argv[0], timeout) from None
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """Return the environment in which Slurm's commands ask what they are told to, and nothing else."""
         kept = {name: value for name, value in self.environ.items() if name in _KEPT or not name.startswith(_DROPPED)}
         return kept | {"SLURM_TIME_FORMAT": "standard"}

@@ -236,7 +236,7 @@ def test_a_deaf_driver_is_killed(made: MadeRun, options: list[str]) -> None:
     shown = json.loads(result.stdout)
     assert set(shown) == {
         *("schema", "run", "path", "running_jobs", "waiting_jobs", "process", "outcome", "left_jobs", "seconds"),
-        *("behind", "goes_on"),
+        *("behind", "goes_on", "followups"),
     }
     assert (shown["process"], shown["outcome"]) == (f"process {process.pid}", None)
     assert status(made.run).state == "cancelled"

@@ -17,7 +17,7 @@ HEAVY = {"ray", "torch", "pandas", "plotly", "rich", "jinja2", "submitit"}
 LEVELS = {
     "errors": 0, "experiment": 0,
     "durable": 1, "room": 1, "process": 1, "machine": 1, "progress": 1, "snapshot": 1, "attempt": 1, "lock": 1,
-    "run": 1, "results": 1, "chain": 1, "line": 1, "site": 1, "request": 1, "jobscript": 1,
+    "followup": 1, "run": 1, "results": 1, "chain": 1, "line": 1, "site": 1, "request": 1, "jobscript": 1,
     "slurm": 2, "runtime": 2,
     "operations": 3,
     "render": 4, "cli": 4, "__main__": 4,

@@ -26,7 +26,7 @@ HPC_TUNE = Path(sys.executable).with_name("hpc-tune")
 
 STATUS_KEYS = {
     "": "schema run path state reason live over created seen jobs time_left_seconds metric trials best curve"
-    " eta_seconds nodes_asked nodes phases_seconds attempts tables notes next",
+    " eta_seconds nodes_asked nodes phases_seconds attempts tables notes next followups",
     "jobs": "job_id state reason partition nodes node_list submitted start end time_limit time_left elapsed",
     "trials": "total running terminated",
     "best": "trial_id value iteration config",

@@ -69,6 +69,8 @@ class RunView:
     images: Sequence[Image] = ()
     images_left_out: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
+    evaluations: Sequence[Mapping[str, Any]] = ()
+    """What checkpoints scored on held-out data: ``trial``, ``checkpoint_iteration``, ``function``, flat ``metrics``."""
 
     @property
     def better(self) -> str:
