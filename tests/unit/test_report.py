@@ -117,7 +117,7 @@ def test_the_share_that_trained_is_that_of_the_summary(asha: RunDir) -> None:
     assert f'<data value="{summary["gpu_hours"]}">' in page.text
     percent = 100 * float(summary["gpu_hours"]) / 2.0  # an hour of two nodes with a GPU each
     assert f"allocated GPU-hours trained: {percent:.1f} %" in page.words
-    assert "attempts 2 (interrupted, completed)" in page.words
+    assert "attempts 2 (1 interrupted, 1 completed)" in page.words
 
 
 def test_of_long_curves_first_last_and_best_are_kept(search: Callable[..., RunDir], monkeypatch: Any) -> None:
@@ -373,4 +373,4 @@ def test_a_live_run_is_shown_as_it_is(search: Callable[..., RunDir]) -> None:
     page = reported(run)
     assert page.value("best-value") == "0.6"
     assert "(lower is better)" in page.words
-    assert "attempts 1 (not ended)" in page.words
+    assert "attempts 1 (1 not ended)" in page.words

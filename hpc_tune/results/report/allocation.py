@@ -55,7 +55,13 @@ def timeline(view: RunView) -> Figure | None:
     if not lines:
         return None
     height = 150 + (22 if len(lines) <= 40 else 9) * len(lines)
-    drawn = figure("Trials on nodes and slots", "time (UTC)", "", height=height, barmode="overlay")
+    drawn = figure(
+        "Trials on nodes and slots",
+        "time (UTC); numbers: attempts",
+        "",
+        height=height,
+        barmode="overlay",
+    )
     outcomes = dict(zip(view.tables.trials["trial_id"], view.outcomes, strict=True))
     shown = [span for span in view.spans if (span.node, span.slot) in lines]
     for word in dict.fromkeys(outcomes[span.trial_id] for span in shown):
@@ -101,7 +107,7 @@ def _attempts(drawn: Figure, view: RunView) -> None:
         drawn.add_vline(x=_moment(each.ended), line=line | {"color": colour.get(each.ending, "#888888"), "width": 2})
         drawn.add_annotation(
             x=_moment(each.started), y=1, yref="paper", yanchor="top", xanchor="left", showarrow=False,
-            text=f"{each.number}" + (f" {each.ending}" if each.ending != "completed" else ""), font={"size": 11},
+            text=str(each.number), hovertext=f"attempt {each.number}: {each.ending}", font={"size": 11},
         )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -90,8 +91,9 @@ def how_found(view: RunView) -> list[tuple[str, str]]:
 
 
 def _attempts(view: RunView) -> str:
-    ends = [each.ending or "not ended" for each in view.attempts]
-    return f"{len(ends)}" + (f" ({', '.join(ends)})" if len(ends) > 1 or ends != ["completed"] else "")
+    ends = Counter(each.ending or "not ended" for each in view.attempts)
+    told = ", ".join(f"{count} {ending}" for ending, count in ends.items())
+    return f"{len(view.attempts)}" + (f" ({told})" if ends and ends != {"completed": 1} else "")
 
 
 def _hours(hours: Share) -> str:

@@ -86,8 +86,9 @@ def best_over_time(views: Sequence[RunView]) -> Figure | None:
             line={"shape": "hv", "color": PALETTE[number % len(PALETTE)], "width": 2.5},
             hovertemplate=f"%{{y}} after %{{x:.4g}} {unit}<br>%{{text}}<extra></extra>",
         )
-        if len(views) == 1:
+        if len(views) == 1 and len(view.attempts) > 1:
             _interruptions(drawn, view, per_hour)
+            drawn.update_xaxes(title=f"{unit} at work; numbers: attempts")
     drawn.update_layout(showlegend=len(views) > 1, xaxis_rangemode="tozero")
     return drawn if drawn.data else None
 
@@ -98,7 +99,7 @@ def _interruptions(drawn: Figure, view: RunView, per_hour: float) -> None:
     for before, after in zip(view.attempts, view.attempts[1:], strict=False):
         passed += before.hours * per_hour
         line = {"dash": "dot", "width": 1, "color": "#888888"}
-        drawn.add_vline(x=passed, line=line, annotation_text=f"attempt {after.number}")
+        drawn.add_vline(x=passed, line=line, annotation_text=str(after.number))
 
 
 def hours_at_work(times: Sequence[float], attempts: Sequence[AttemptSpan]) -> list[float]:
