@@ -79,6 +79,12 @@ def test_arrows_point_down_however_the_import_is_written(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_what_runs_in_the_allocation_knows_ray(path: Path) -> None:
+    names = {name.partition(".")[0] for name in imported(ast.walk(ast.parse(path.read_bytes())))}
+    assert "runtime" in path.parts or "ray" not in names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_nothing_heavy_is_imported_on_import(path: Path) -> None:
     if "runtime" not in path.parts:
         assert heavy(ast.parse(path.read_bytes())) == []
@@ -118,6 +124,16 @@ def test_an_import_stays_light(module: str, absent: set[str]) -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert module in loaded
     assert absent.isdisjoint(loaded), absent & set(loaded)
+
+
+def test_help_needs_nothing_heavy() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from hpc_tune.cli import cli;"
+        "assert CliRunner().invoke(cli, ['--help']).exit_code == 0;"
+        "print([name for name in ('ray', 'torch', 'pandas', 'pydantic') if name in sys.modules])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed == "[]\n"
 
 
 def test_the_package_offers_the_experiment() -> None:
