@@ -1,4 +1,4 @@
-"""Who prints, and what is imported when; the layers themselves are in ``test_layers.py``."""
+"""Which module may import which, who prints, and what is imported when."""
 
 from __future__ import annotations
 
