@@ -1,7 +1,8 @@
-"""What a submission and an attempt cost slurmctld, which serves all users of a cluster."""
+"""What a submission and an attempt cost slurmctld, which serves all users of a cluster, and how many processes run."""
 
 from __future__ import annotations
 
+import csv
 import re
 import shutil
 from collections import Counter
@@ -21,11 +22,23 @@ pytestmark = pytest.mark.slurm
 COMMANDS = ("sbatch", "srun", "squeue", "scontrol", "sacct", "sinfo", "scancel", "sdiag", "sacctmgr", "sstat")
 SIZES = (1, 4, 16)
 ONE_TRIAL = """\
+import os
+from pathlib import Path
 from ray import tune
 
+def programs():
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            yield os.path.basename(os.readlink(entry / "exe"))
+        except OSError:
+            pass  # it has ended, or is somebody else's
+
 def train(config):
-    tune.report({"score": 1})
+    ours = [name for name in programs() if name.startswith(("python", "raylet", "gcs_server"))]
+    tune.report({"score": 1, "processes": len(ours)})
 """
+MOST_PROCESSES = 9
+"""Of Python and Ray on the head, while one trial runs there."""
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +107,9 @@ def test_the_cost_does_not_depend_on_the_number_of_nodes(
         attempts[nodes] = counted.cost()
         status = submitted.status()
         assert (status["state"], len(status["nodes"])) == ("completed", nodes), submitted.logs()
+        with (submitted.run.path / "trials.csv").open(newline="") as file:
+            (trial,) = csv.DictReader(file)
+        assert 5 <= float(trial["processes"]) <= MOST_PROCESSES
     assert submissions[1].commands == submissions[4].commands == submissions[16].commands
     assert submissions[1].commands["sbatch"] == 1
     assert submissions[1].requests == submissions[4].requests == submissions[16].requests > 0
