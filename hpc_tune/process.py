@@ -6,16 +6,17 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["MARK", "end_marked", "end_with_parent", "is_alive"]
+__all__ = ["MARK", "adopt_orphans", "descendants", "end_descendants", "end_marked", "end_with_parent", "is_alive"]
 
 MARK = "HPC_TUNE_ATTEMPT"
 """The environment variable that all processes of an attempt bear; its value is the attempt's directory."""
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_PR_SET_CHILD_SUBREAPER = 36
 _DEADLINE = 10.0
 _PAUSE = 0.02
 
@@ -32,6 +33,37 @@ def end_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it died while we asked
         signal.raise_signal(signal.SIGTERM)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what this process's children leave behind, so that it stays among the descendants."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def descendants() -> set[int]:
+    """Return this process's children and theirs."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (stat := _stat(int(entry.name))) is not None:
+            children.setdefault(int(stat[1]), []).append(int(entry.name))
+    found, new = set[int](), [os.getpid()]
+    while new:
+        new = [child for parent in new for child in children.get(parent, [])]
+        found.update(new)
+    return found
+
+
+def end_descendants(spared: Collection[int]) -> None:
+    """Kill and reap this process's children and theirs, save some."""
+    deadline = time.monotonic() + _DEADLINE
+    while (found := descendants().difference(spared)) and time.monotonic() < deadline:
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in found:
+            with suppress(ChildProcessError):  # another one's child, which is ours as soon as that one is gone
+                os.waitpid(pid, os.WNOHANG)
+        time.sleep(_PAUSE)
 
 
 def end_marked(value: str, sessions: Iterable[int] = ()) -> None:

@@ -105,6 +105,8 @@ class Experiment(BaseModel):
     searcher: Any = Random()
     trial_scheduler: Any = Fifo()
     stop: dict[str, float] = Field(default_factory=dict)
+    tensorboard: bool = True
+    """Write an event file per trial and attempt; false where a quota counts files."""
     trial: TrialResources = TrialResources()
     checkpoint: Checkpointing = Checkpointing()
     allocation: Allocation = Allocation()

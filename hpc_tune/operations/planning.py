@@ -28,7 +28,7 @@ from hpc_tune.slurm.client import Slurm
 __all__ = ["Plan", "plan", "plan_again", "plan_together"]
 
 FILES_PER_TRIAL = 4
-"""``params.json``, ``result.json``, ``output.log`` and the trial's folder."""
+"""``params.json``, ``result.json``, ``output.log`` and the trial's folder; TensorBoard's events are one more."""
 FILES_PER_CHECKPOINT = 2
 """A folder and, as a rule, one file in it."""
 
@@ -140,7 +140,7 @@ def _plan(loaded: LoadedExperiment, site: Site, site_from: str, request: JobRequ
         trials=experiment.total_trials,
         at_once=min(at_once, experiment.total_trials),
         limited_by="trials" if at_once >= experiment.total_trials else limited_by(trial, nodes[0]),
-        files_per_trial=FILES_PER_TRIAL + FILES_PER_CHECKPOINT * checkpoints,
+        files_per_trial=FILES_PER_TRIAL + experiment.tensorboard + FILES_PER_CHECKPOINT * checkpoints,
         free_files=_free_files(path),
         notes=tuple(request_notes(request, site)),
     )

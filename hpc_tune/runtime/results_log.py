@@ -19,13 +19,13 @@ from ray.tune.result import AUTO_RESULT_KEYS
 from ray.tune.utils.util import SafeFallbackEncoder
 
 from hpc_tune.durable import replacing, write_text
+from hpc_tune.runtime.trial_files import TrialFiles
 
 __all__ = ["AUTOMATIC_KEYS", "Reported", "ResultsLog", "reported_results"]
 
 AUTOMATIC_KEYS = frozenset({*AUTO_RESULT_KEYS, "trial_id", "experiment_tag", "done", "should_checkpoint"})
 """Keys that Tune adds to every result; whatever else is in one, the trainable reported."""
 
-MOST_OPEN_FILES = 200
 _SIZE = "checkpoint_bytes"
 
 
@@ -59,7 +59,7 @@ class ResultsLog(Callback):
 
     def __init__(self, storage: Path) -> None:
         self._storage = storage
-        self._files: dict[str, BinaryIO] = {}
+        self._files = TrialFiles(_open_for_append)
         self._configs: dict[str, str] = {}
         self.written: dict[str, int] = {}
         """How many results of each trial have been written, by its id."""
@@ -75,23 +75,21 @@ class ResultsLog(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Append one line, in one write: a reader may come at any time."""
+        """Append one line."""
         kept = {key: value for key, value in result.items() if key != "config"}
         if (name := kept.get("checkpoint_dir_name")) is not None:
             kept[_SIZE] = _readable_bytes(self._folder(trial) / name)
         line = json.dumps(kept, cls=SafeFallbackEncoder)
-        file = self._file(trial)
-        file.write(line.encode() + b"\n")
-        file.flush()
+        self._files.append(self._log(trial), line.encode() + b"\n")
         self.written[trial.trial_id] = self.written.get(trial.trial_id, 0) + 1
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Close the trial's file."""
-        self._close(trial.trial_id)
+        self._files.close(self._log(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Keep the traceback, which Ray leaves on the driver's own disk."""
-        self._close(trial.trial_id)
+        self._files.close(self._log(trial))
         if trial.error_file and Path(trial.error_file).is_file():
             self._folder(trial).mkdir(parents=True, exist_ok=True)
             with replacing(self._folder(trial) / "error.txt") as file:
@@ -102,20 +100,8 @@ class ResultsLog(Callback):
     def _folder(self, trial: Trial) -> Path:
         return self._storage / str(trial.trial_id)
 
-    def _file(self, trial: Trial) -> BinaryIO:
-        """Return the trial's open file; of many paused trials only some stay open."""
-        file = self._files.pop(trial.trial_id, None)
-        if file is None:
-            if len(self._files) >= MOST_OPEN_FILES:
-                self._close(next(iter(self._files)))
-            self._folder(trial).mkdir(parents=True, exist_ok=True)
-            file = _open_for_append(self._folder(trial) / "result.json")
-        self._files[trial.trial_id] = file
-        return file
-
-    def _close(self, trial_id: str) -> None:
-        if (file := self._files.pop(trial_id, None)) is not None:
-            file.close()
+    def _log(self, trial: Trial) -> Path:
+        return self._folder(trial) / "result.json"
 
 
 def _open_for_append(path: Path) -> BinaryIO:

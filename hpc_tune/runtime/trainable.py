@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ray import tune
 from ray.train._internal.session import get_session
 
 from hpc_tune.errors import ExperimentError, Fault
+from hpc_tune.process import adopt_orphans, descendants, end_descendants
 from hpc_tune.runtime.checkpointing import go_on_from
 from hpc_tune.runtime.results_log import reported_results
 from hpc_tune.runtime.seeding import seed_trial
@@ -179,12 +181,21 @@ def _trial_process(settings: TrialSettings, trial_id: str) -> Iterator[None]:
     os.chdir(folder)
     logging.getLogger("ray").setLevel(logging.WARNING)  # the output is the user's; Ray announces each checkpoint
     seed_trial(settings.seed, trial_id, settings.cpus)
+    adopt_orphans()
+    others = descendants()
     with _output_to(folder / "output.log"):
         try:
             yield
         finally:
             os.chdir("/")
+            end_descendants({*others, *_shared_children()})
             _free_memory()
+
+
+def _shared_children() -> set[int]:
+    """Return the processes that multiprocessing keeps for the next one who needs them."""
+    kept = ((resource_tracker._resource_tracker, "_pid"), (forkserver._forkserver, "_forkserver_pid"))
+    return {pid for owner, name in kept if (pid := getattr(owner, name, None))}
 
 
 def _free_memory() -> None:

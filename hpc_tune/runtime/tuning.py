@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune import ResumeConfig
+from ray.tune import Callback, ResumeConfig
 
 from hpc_tune.experiment.duration import format_seconds
 from hpc_tune.experiment.spec import Experiment, TrialResources
 from hpc_tune.runtime import controller, search
+from hpc_tune.runtime.events_log import EventsLog
 from hpc_tune.runtime.results_log import ResultsLog
 from hpc_tune.runtime.snapshots import begin_anew, saved_state
 from hpc_tune.runtime.stopping import GracefulStop
@@ -125,9 +126,12 @@ class Tuning:
             "raise_on_failed_trial": False,
             "trial_name_creator": _trial_id,
             "trial_dirname_creator": _trial_id,
-            "callbacks": [self._results_log, self._progress],
+            "callbacks": [self._results_log, *self._events_log(), self._progress],
             "verbose": 0,
         }
+
+    def _events_log(self) -> list[Callback]:
+        return [EventsLog(self._storage)] if self._experiment.tensorboard else []
 
     def _ended(self, trials: list[Any], *, unfinished: bool, seconds_spent: float) -> Ended:
         errors = sum(trial.status == "ERROR" for trial in trials)

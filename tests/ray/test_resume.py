@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.ray.conftest import Search, wait_until
+from tests.unit.test_tfevents import read_scalars
 
 pytestmark = pytest.mark.ray
 
@@ -74,6 +75,10 @@ def test_an_interrupted_search_ends_as_if_it_had_not_been(search: Search, number
         for step in range(6):
             score = score * 1.5 + float(row["config/lr"]) * step
         assert float(row["score"]) == pytest.approx(score), "every step was done once, in order"
+        events = sorted((search.directory / "storage" / row["trial_id"]).glob("events.out.tfevents.*"))
+        told = dict(point for path in events for point in read_scalars(path)["ray/tune/score"])
+        assert sorted(told) == [1, 2, 3, 4, 5, 6], "TensorBoard's events go on in a file of the next attempt"
+        assert told[6] == pytest.approx(score)
 
 
 def test_a_driver_killed_at_the_first_trial_leaves_nothing_behind(search: Search) -> None:

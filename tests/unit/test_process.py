@@ -55,6 +55,24 @@ def test_an_attempt_ends_down_to_its_grandchildren(parent_stays: bool) -> None:
         assert not is_alive(leader.pid)
 
 
+def test_descendants_end_with_those_that_lost_their_parent_and_some_are_spared() -> None:
+    """In a process of its own, which becomes the parent of orphans."""
+    code = """
+import subprocess
+from hpc_tune.process import adopt_orphans, descendants, end_descendants, is_alive
+adopt_orphans()
+spared = subprocess.Popen(["sleep", "100"])
+child = subprocess.Popen(["sh", "-c", "sleep 100 & wait"])
+said = subprocess.run(["sh", "-c", "setsid sleep 100 >/dev/null & echo $!"], stdout=subprocess.PIPE).stdout
+assert {spared.pid, child.pid, int(said)} <= descendants()
+end_descendants({spared.pid})
+assert descendants() == {spared.pid}
+assert child.wait() == 0 or child.returncode < 0
+spared.kill()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_a_process_that_left_its_session_is_found() -> None:
     with subprocess.Popen(["sleep", "100"], start_new_session=True, env=marked("/runs/a/1")) as daemon:
         end_marked("/runs/a/1")

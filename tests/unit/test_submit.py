@@ -161,10 +161,11 @@ def test_trials_that_can_do_without_gpus(project: Any, login: Login) -> None:
     assert (found.request.gpus_per_node, found.at_once, found.limited_by) == (0, 16, "CPUs")
 
 
-@pytest.mark.parametrize(("checkpoint", "files"), [({}, 8), ({"keep": 1}, 6), ({"keep": 5}, 14)])
+@pytest.mark.parametrize(("checkpoint", "files"), [({}, 9), ({"keep": 1}, 7), ({"keep": 5}, 15)])
 def test_files_per_trial(project: Any, login: Login, checkpoint: Any, files: int) -> None:
     found = planned(project, checkpoint=checkpoint)
     assert found.files_per_trial == files
+    assert planned(project, checkpoint=checkpoint, tensorboard=False).files_per_trial == files - 1
     assert found.free_files is None or found.free_files > 0
 
 
@@ -214,7 +215,7 @@ def test_what_a_user_reads(login: Login) -> None:
     assert said == [
         "asks for 4 nodes with 28 CPUs and 4 GPUs each in partition gpu of iris (knows cluster iris)",
         "trials   100, 16 at a time, limited by the number of GPUs",
-        "files    about 8 per trial, 800 in all",
+        "files    about 9 per trial, 900 in all",
         "walltime 8 h 00 min; 2 min 00 s before its end the search is saved, then a successor job goes on",
         f"job      4711, run {NAME}; follow it with: hpc-tune status {NAME}",
     ]
@@ -247,7 +248,7 @@ def test_what_a_program_reads(login: Login) -> None:
         "trials": 100,
         "trials_at_once": 8,
         "limited_by": "GPUs",
-        "files_per_trial": 8,
+        "files_per_trial": 9,
         "notes": ["the job may be preempted; it then waits for nodes again and continues"],
     }
 

@@ -1,21 +1,29 @@
-"""The notebook's search of the Fashion-MNIST classifier, and bare training loops: a command for either.
+"""How long a random search of the Fashion-MNIST classifier takes: the notebook's way, ours, and without Ray.
 
-The notebook is Ray_Tune_FashionMNIST.ipynb of github.com/RaphaelMaser/Ray_Tune, ported to Ray 2.60.
+The notebook is Ray_Tune_FashionMNIST.ipynb of github.com/RaphaelMaser/Ray_Tune, ported to Ray 2.60. Every
+contender is a command of its own with two slots of one core, timed from its start to its exit: imports, data
+and all.
 
-    python notebook.py notebook|bare EPOCHS
+    python tests/benchmarks/fashion_mnist_notebook.py [--only hpc-tune bare notebook] [--epochs N] [--json]
 """
 
 from __future__ import annotations
 
+import argparse
+import csv
 import functools
 import importlib.util
+import json
 import multiprocessing
+import os
+import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
@@ -29,12 +37,21 @@ from torch.utils.data import DataLoader, Dataset, random_split
 EXAMPLE = Path(__file__).resolve().parents[2] / "experiments" / "fashion_mnist"
 SLOTS = 2
 BATCH_SIZE = 256
+EPOCHS = 10  # of the notebook, and of random.toml
 SAMPLES = [  # drawn once from the search space of random.toml
     {"lr": 0.0637, "weight_decay": 0.0027},
     {"lr": 0.0041, "weight_decay": 0.0002},
     {"lr": 0.0165, "weight_decay": 0.0081},
     {"lr": 0.0813, "weight_decay": 0.0091},
 ]
+
+
+class Outcome(NamedTuple):
+    """What a contender took, and the best of its trials' last accuracies in percent."""
+
+    contender: str
+    seconds: float
+    best_accuracy: float
 
 
 @functools.cache
@@ -148,7 +165,18 @@ def notebook(epochs: int) -> float:
     return max(result.metrics["mean_accuracy"] for result in results)
 
 
-# ------------------------------------------------------------------------------------- without Ray
+# ------------------------------------------------------------------------------------------ the other two
+
+
+def hpc_tune(epochs: int) -> float:
+    """Run random.toml. Its trials are other samples of the same space, so only the times compare exactly."""
+    with tempfile.TemporaryDirectory(prefix="fm-") as folder:
+        command = [str(Path(sys.executable).with_name("hpc-tune")), "run", str(EXAMPLE / "random.toml")]
+        shorter = [] if epochs == EPOCHS else ["--set", f"space.epochs={epochs}"]
+        subprocess.run([*command, "--runs-dir", folder, *shorter], check=True, stdout=subprocess.DEVNULL)
+        [table] = Path(folder).glob("*/trials.csv")
+        with table.open(newline="") as rows:
+            return max(float(row["mean_accuracy"]) for row in csv.DictReader(rows))
 
 
 @functools.cache
@@ -178,6 +206,54 @@ def bare(epochs: int) -> float:
         return max(pool.map(functools.partial(train_bare, epochs=epochs), SAMPLES))
 
 
+# ---------------------------------------------------------------------------------------- the measurement
+
+
+CONTENDERS = {"hpc-tune": hpc_tune, "bare": bare, "notebook": notebook}  # the slowest last
+
+
+def measure(name: str, epochs: int) -> Outcome:
+    """Time one contender, in a process of its own unless it is one anyway."""
+    begin = time.perf_counter()
+    best_accuracy = hpc_tune(epochs) if name == "hpc-tune" else in_child(name, epochs)
+    return Outcome(name, time.perf_counter() - begin, best_accuracy)
+
+
+def in_child(name: str, epochs: int) -> float:
+    """Run a contender as a command, so that its imports count; return its best accuracy."""
+    environment = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"} | os.environ
+    command = [sys.executable, __file__, "--child", name, "--epochs", str(epochs)]
+    child = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return float(child.stdout.splitlines()[-1])
+
+
+def show(outcomes: list[Outcome], epochs: int) -> None:
+    """Print one row per contender; the ratio is to the fastest."""
+    fastest = min(outcome.seconds for outcome in outcomes)
+    print(f"{len(SAMPLES)} trials x {epochs} epochs, {SLOTS} slots")
+    print(f"{'':<10}{'seconds':>10}{'ratio':>8}{'best accuracy':>16}")
+    for name, seconds, accuracy in outcomes:
+        print(f"{name:<10}{seconds:>10.1f}{seconds / fastest:>8.2f}{accuracy:>14.1f} %")
+    print("hpc-tune draws its own samples of the space; the others train the same four.")
+
+
+def main() -> None:
+    """Measure the contenders, one after another, and print what they took."""
+    parser = argparse.ArgumentParser(description="Time a random search of Fashion-MNIST in three ways.")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--json", action="store_true", help="print a list of outcomes")
+    parser.add_argument("--child", choices=CONTENDERS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(CONTENDERS[arguments.child](arguments.epochs))
+        return
+    outcomes = [measure(name, arguments.epochs) for name in arguments.only]
+    if arguments.json:
+        print(json.dumps([outcome._asdict() for outcome in outcomes], indent=2))
+    else:
+        show(outcomes, arguments.epochs)
+
+
 if __name__ == "__main__":
-    contender = {"notebook": notebook, "bare": bare}[sys.argv[1]]
-    print(contender(int(sys.argv[2])))
+    main()
