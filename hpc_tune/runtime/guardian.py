@@ -26,6 +26,12 @@ class Guardian:
 
     def __init__(self, pipe: int | None = None) -> None:
         self._pipe = pipe
+        self._pid = os.getppid()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether somebody has killed it; this process then gets a SIGTERM that is not Slurm's."""
+        return self._pipe is not None and os.getppid() != self._pid
 
     @contextmanager
     def watching(self, mark: str, directory: Path) -> Iterator[None]:

@@ -121,6 +121,8 @@ class HeadAgent(Agent):
         self._slurm_ends = True
         cause = self.settings.run.stop_cause(self.place.job)
         reason = {"walltime": "the walltime is over", "cancelled": "it was cancelled"}.get(cause, "Slurm ended the job")
+        if cause == "terminated" and self.settings.guardian.is_gone:
+            cause, reason = "node", "the head node's agent was killed"
         self.attempt.end(Outcome("interrupted", reason, exit_code=1, cause=cause))
         if self._driver is not None:
             self._driver.terminate()
