@@ -20,11 +20,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(INSTALLED)  ## The search beside the ways it replaces; takes twenty minutes; the last part as root.
+bench: $(INSTALLED)  ## hpc-tune beside the ways it replaces, as one table; takes half an hour; parts of it as root.
 	@.ci/packages dataset-fashion-mnist $(SLURM_PACKAGES)
-	$(BIN)/python tests/benchmarks/fashion_mnist_notebook.py
-	$(BIN)/python tests/benchmarks/collect.py
-	$(BIN)/python tests/benchmarks/cluster_start.py
+	$(BIN)/python -m tests.benchmarks --json bench.json
 
 sandbox: $(INSTALLED)  ## A throw-away Slurm of four nodes; see the README.
 	$(BIN)/python -m hpc_tune_slurm.sandbox up --install

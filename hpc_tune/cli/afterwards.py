@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,23 @@ from hpc_tune.cli.allocation import allocation_options, allocation_overrides, no
 from hpc_tune.cli.followups import after_option, carry_out, find_all, wait_option
 from hpc_tune.cli.local import finish
 from hpc_tune.cli.options import json_option, runs_dir_option
+from hpc_tune.errors import SlurmError
 
 __all__ = ["evaluate", "replay"]
 
 here_option = click.option("--here", is_flag=True, help="In this process, also where there is Slurm.")
+
+
+@contextmanager
+def _or_here() -> Iterator[None]:
+    """Say of what Slurm does not do that it can be done here."""
+    try:
+        yield
+    except SlurmError as error:
+        error.hint = (
+            f"{error.hint}; or do it on this machine: --here" if error.hint else "do it on this machine: --here"
+        )
+        raise
 
 
 @click.command()
@@ -57,7 +72,8 @@ def evaluate(
 
     (found, *_), before = find_all(runs_dir, [run] if run else [], after)
     task = evaluate_task(found, trial=trial, function=function, after=before)
-    carry_out(task, here=here, waits=waits, as_json=as_json, allocation=allocation)
+    with _or_here():
+        carry_out(task, here=here, waits=waits, as_json=as_json, allocation=allocation)
 
 
 @click.command()
@@ -107,7 +123,8 @@ def replay(
         task = replay_task(found, trial=trial, overrides=changes, after=before)
         carry_out(task, here=here, waits=None, as_json=as_json, allocation={})
     elif on_slurm:
-        sent = replay_on_slurm(found, trial, overrides=changes, slurm=slurm)
+        with _or_here():
+            sent = replay_on_slurm(found, trial, overrides=changes, slurm=slurm)
         render.submitted([sent], as_json=as_json)
     else:
         watcher = render.watcher(as_json=as_json)

@@ -149,8 +149,8 @@ def logs(  # noqa: PLR0913, PLR0917 - one per option
 def cancel(run: str | None, now: bool, wait: float, runs_dir: Path, as_json: bool) -> None:
     """End RUN so that it can be resumed.
 
-    Ends all its jobs, also waiting ones, or its driver on this machine. Trials are asked to save first, and
-    "hpc-tune resume" continues the run.
+    Ends all its jobs, also waiting ones, or its driver on this machine; and its follow-ups, save replays, which are
+    runs. Trials are asked to save first, and "hpc-tune resume" continues the run.
     """
     from hpc_tune import render
     from hpc_tune.operations.cancel import cancel

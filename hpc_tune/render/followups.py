@@ -60,7 +60,7 @@ def followup_line(found: FollowUpStatus) -> str:
     if found.state == "done" and found.kind == "evaluate":
         scores = ", ".join(f"{name} {number(value)}" for name, value in _flat(found.result["metrics"]))
         return f"{text}: {scores} (trial {found.result['trial']})"
-    return f"{text}; see {found.log}" if found.log is not None and found.state == "failed" else text
+    return f"{text}; see {found.log}" if found.log is not None and found.state in ("failed", "running") else text
 
 
 def _flat(metrics: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

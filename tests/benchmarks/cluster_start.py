@@ -2,44 +2,35 @@
 
 Each contender is a job on a throw-away Slurm of small nodes, all of them on this machine, and runs the same trainable:
 one short trial for each node, one at a time on a node. From the first line of the job script it is timed until Ray
-has all nodes, and until Tune has the first report. The contenders take turns; a ratio compares two of one round.
-
-    python tests/benchmarks/cluster_start.py [--nodes 1,4,8,16] [--rounds N] [--only hpc-tune guide] [--json FILE]
-
-As root, with the packages of ``make sandbox``.
+has all nodes, and until Tune has the first report.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
-import math
 import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from datetime import date
-from itertools import product
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from statistics import median
 
-from hpc_tune_slurm.sandbox import Sandbox, SandboxConfig, SandboxUnavailableError
+from hpc_tune_slurm.sandbox import Sandbox, SandboxConfig
 
 from hpc_tune.run import RunDir
+from tests.benchmarks.harness import Contender, Row, Scenario
+from tests.benchmarks.slurm_jobs import User
 
 CPUS, GPUS = 2, 1  # of a node
 MEMORY = 3000  # MB of a node
 OBJECT_STORE = int(0.3 * MEMORY) * 2**20  # Ray's share, as hpc-tune reckons it
-PATIENCE = 600.0  # seconds that a job may take
-OURS = ("hpc-tune", "hpc-tune-quorum")
+OURS = ("hpc-tune", "hpc-tune, all nodes")
 HEAD = "bench-169"
 BY_DAEMONS = re.compile("MESSAGE_|REQUEST_COMPLETE_|REQUEST_STEP_COMPLETE|REQUEST_STATS_INFO")
 """What slurmd tells slurmctld of its own accord, and the question itself."""
@@ -123,227 +114,129 @@ for node in $(scontrol show hostnames "$SLURM_JOB_NODELIST" | tail -n +2); do
 done
 RAY_ADDRESS="$ip:6379" python -u plain_tune.py "$SLURM_JOB_NUM_NODES"
 """
-HOW = {
-    "hpc-tune": "`hpc-tune submit --nodes N`: trials start with the first node, others join",
-    "hpc-tune-quorum": "the same with `--min-nodes N`: trials wait for all nodes, as they do with symmetric-run",
-    "symmetric-run": "one `srun` of `ray symmetric-run --min-nodes N -- python plain_tune.py` on all nodes",
-    "guide": "`srun` of `ray start --head`, `sleep 10`; for each worker `srun` and `sleep 5`; then the script",
-}
-
-
-class NotStarted(Exception):
-    """A contender's job came to no report."""
-
-
-@dataclass
-class Start:
-    """How one job began; times are in seconds from the first line of its script."""
-
-    contender: str
-    nodes: int
-    all_nodes: float
-    """Ours notes it when ``ray start`` says so; for the others it is the time that Ray's own table has, before that."""
-    first_report: float
-    processes: dict[str, int]
-    """Python and Ray processes while trials run, by node."""
-    phases: dict[str, float] = field(default_factory=dict)
-    calls: dict[str, int] = field(default_factory=dict)
-    """What commands, those in the job included, asked of slurmctld."""
-    round: int = 0
 
 
 class Bench:
-    """A sandbox, a user's home on it, and the contenders."""
+    """A sandbox, a user on it, and the contenders."""
 
-    def __init__(self, sandbox: Sandbox, folder: Path) -> None:
+    def __init__(self, sandbox: Sandbox, folder: Path, nodes: int) -> None:
         self._sandbox = sandbox
         self._folder = folder
-        self._asked = 0
-        self._job = ""
-        home = folder / "home"
-        sites = home / ".config/hpc-tune/sites"
-        sites.mkdir(parents=True)
-        (sites / "bench.toml").write_text(f'cluster_names = ["bench"]\npartition = "gpu"\ncpus_per_gpu = {CPUS}\n')
-        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
-        self._environment = {**kept, "HOME": str(home), "LANG": "C.UTF-8", **sandbox.env()}
-        for name, text in (("train.py", TRAINABLE), ("plain_tune.py", PLAIN_TUNE)):
-            (folder / name).write_text(text)
+        self._nodes = nodes
+        self._user = User(sandbox, folder, f'partition = "gpu"\ncpus_per_gpu = {CPUS}\n')
 
-    def measure(self, contender: str, nodes: int) -> Start:
-        """Run one job and wait until it has left the nodes."""
-        before, self._asked = self._calls(), 0
-        folder = Path(tempfile.mkdtemp(prefix=f"{contender}-{nodes}-", dir=self._folder))
-        for name in ("train.py", "plain_tune.py"):
-            shutil.copy(self._folder / name, folder)
-        start = self._ours(contender, folder, nodes) if contender in OURS else self._peer(contender, folder, nodes)
-        counted, asked = self._calls(), self._asked
-        self._ask(self._job)
-        one_question = self._calls()
-        one_question.subtract(counted)
-        counted.subtract(before)
-        counted.subtract({name: count * asked for name, count in one_question.items()})
-        start.calls = dict(sorted((+counted).items()))
-        self._sandbox.wait_idle(120)
-        return start
+    def measure(self, contender: str) -> dict[str, float]:
+        """Run one job and wait until it has left the nodes; count what slurmctld was asked but for our own asking."""
+        before, self._user.asked = self._calls(), 0
+        folder = Path(tempfile.mkdtemp(prefix=f"{contender}-", dir=self._folder))
+        (folder / "train.py").write_text(TRAINABLE)
+        (folder / "plain_tune.py").write_text(PLAIN_TUNE)
+        try:
+            job, measures = self._ours(contender, folder) if contender in OURS else self._peer(contender, folder)
+            counted, asked = self._calls(), self._user.asked
+            self._user.ask(job)
+            one_question = self._calls()
+            one_question.subtract(counted)
+            counted.subtract(before)
+            counted.subtract({name: count * asked for name, count in one_question.items()})
+            return measures | {"calls": float((+counted).total())}
+        finally:
+            self._sandbox.wait_idle(120)
+            shutil.rmtree(folder, ignore_errors=True)
 
-    def _ours(self, contender: str, folder: Path, nodes: int) -> Start:
-        quorum = nodes if contender == "hpc-tune-quorum" else 1
+    def _ours(self, contender: str, folder: Path) -> tuple[str, dict[str, float]]:
+        nodes = self._nodes
         experiment = {
             "name": "bench", "trainable": "train.py:train", "metric": "score", "mode": "max", "num_samples": nodes,
             "space": {"x": {"uniform": [0, 1]}}, "trial": {"cpus": 1, "gpus": 1},
-            "allocation": {"nodes": nodes, "min_nodes": quorum, "gpus_per_node": GPUS, "cpus_per_node": CPUS},
+            "allocation": {"nodes": nodes, "min_nodes": nodes if contender == "hpc-tune, all nodes" else 1,
+                           "gpus_per_node": GPUS, "cpus_per_node": CPUS},
         }  # fmt: skip
         (folder / "search.json").write_text(json.dumps(experiment))
         argv = [sys.executable, "-m", "hpc_tune", "submit", "search.json", "--runs-dir", str(folder / "runs"), "--json"]
-        said = json.loads(self._run([*argv, "--time", "30m"], folder))
+        said = json.loads(self._user.run([*argv, "--time", "30m"], folder))
         run = RunDir(Path(said["path"]))
-        self._wait_for_end(said["job_id"])
+        self._user.wait_for_end(said["job_id"])
         [attempt] = run.attempts()
-        if (outcome := attempt.outcome()) is None or outcome.ending != "completed":
-            raise NotStarted(str(outcome))
-        record = attempt.record()
+        outcome, record = attempt.outcome(), attempt.record()
+        if outcome is None or record is None or outcome.ending != "completed":
+            raise RuntimeError(f"it did not start: {outcome}")
         with (run.path / "trials.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        phases = {name: when - record.started for name, when in record.phases.items()}
-        for node in attempt.nodes():
-            phases[f"agent {node.rank}"] = node.started - record.started
-            phases[f"up {node.rank}"] = node.up - record.started
-        processes = {row["node"]: int(float(row["processes"])) for row in rows}
-        in_order = dict(sorted(phases.items(), key=lambda phase: phase[1]))
-        return Start(contender, nodes, phases["nodes_up"], phases["first_result"], processes, in_order)
+            processes = {row["node"]: int(float(row["processes"])) for row in csv.DictReader(file)}
+        reached = {name: when - record.started for name, when in record.phases.items()}
+        return said["job_id"], _measures(reached["nodes_up"], reached["first_result"], processes)
 
-    def _peer(self, contender: str, folder: Path, nodes: int) -> Start:
+    def _peer(self, contender: str, folder: Path) -> tuple[str, dict[str, float]]:
         how = {"symmetric-run": SYMMETRIC_RUN, "guide": GUIDE}[contender]
         path = shlex.quote(str(Path(sys.executable).parent))
         script = folder / "job.sbatch"
-        script.write_text(PEER.format(nodes=nodes, cpus=CPUS, gpus=GPUS, path=path, how=how))
-        job = self._run(["sbatch", "--parsable", script.name], folder).strip()
-        self._wait_for_end(job)
+        script.write_text(PEER.format(nodes=self._nodes, cpus=CPUS, gpus=GPUS, path=path, how=how))
+        job = self._user.run(["sbatch", "--parsable", script.name], folder).strip()
+        self._user.wait_for_end(job)
         try:
             record = json.loads((folder / "record.json").read_text())
         except FileNotFoundError:
-            raise NotStarted((folder / "job.log").read_text()[-2000:]) from None
+            raise RuntimeError(f"it did not start: {(folder / 'job.log').read_text()[-1500:]}") from None
         begun = float((folder / "begun").read_text())
         processes = {trial["node"]: trial["processes"] for trial in record["trials"]}
-        return Start(contender, nodes, max(record["nodes"]) - begun, record["first_report"] - begun, processes)
-
-    def _run(self, argv: list[str], folder: Path) -> str:
-        done = subprocess.run(argv, cwd=folder, env=self._environment, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"{shlex.join(argv)}: {done.stdout}{done.stderr}")
-        return done.stdout
-
-    def _wait_for_end(self, job: str) -> None:
-        """Ask slurmctld once a second."""
-        self._job = job
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            if self._ask(job) in ("COMPLETED", "CANCELLED", "FAILED"):
-                return
-            time.sleep(1)
-        raise SystemExit(f"job {job} has not ended after {PATIENCE:.0f} s")
-
-    def _ask(self, job: str) -> str:
-        self._asked += 1
-        return self._run(["squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T"], Path("/")).strip()
+        return job, _measures(max(record["nodes"]) - begun, record["first_report"] - begun, processes)
 
     def _calls(self) -> Counter[str]:
-        said = self._run(["sdiag"], Path("/"))
+        said = self._user.run(["sdiag"], Path("/"))
         listed = said.partition("by message type")[2].partition("by user")[0]
         found = re.findall(r"^\s+(\w+)\s.*?count:(\d+)", listed, re.MULTILINE)
         return Counter({name: int(count) for name, count in found if not BY_DAEMONS.match(name)})
 
 
-def measured(nodes: int, contenders: list[str], rounds: int) -> Iterator[Start]:
-    """Yield how each contender began, round by round, on a sandbox of its own."""
-    state_dir = Path(f"/var/lib/hpc-tune-bench-{os.getpid()}")
+def _measures(all_nodes: float, first_report: float, processes: Mapping[str, int]) -> dict[str, float]:
+    """Return seconds from the first line of the script, and the processes of Python and Ray while trials run.
+
+    That a node has joined ours notes when ``ray start`` says so; Ray's own table has it of the others, a bit earlier.
+    """
+    workers = [count for node, count in processes.items() if node != HEAD]
+    head = {"processes_of_head": float(processes[HEAD])} if HEAD in processes else {}
+    worker = {"processes_of_worker": float(max(workers))} if workers else {}
+    return {"all_nodes": all_nodes, "first_report": first_report} | head | worker
+
+
+@contextmanager
+def prepare(folder: Path, nodes: int) -> Iterator[Mapping[str, Contender]]:
+    """Yield the contenders, on a sandbox of their own."""
     config = SandboxConfig(
-        state_dir=state_dir, cluster_name="bench", nodes=nodes, cpus=CPUS, gpus=GPUS, memory=MEMORY, shm=1024, tmp=1024
-    )
-    folder = Path(tempfile.mkdtemp(prefix="hpc-tune-bench-", dir="/var/tmp"))  # all nodes see it, unlike /tmp
-    try:
-        with Sandbox(config) as sandbox:
-            bench = Bench(sandbox, folder)
-            for number in range(1, rounds + 1):
-                for contender in contenders:
-                    try:
-                        start = bench.measure(contender, nodes)
-                    except NotStarted as why:
-                        print(f"{nodes} nodes, round {number}, {contender} did not start: {why}", file=sys.stderr)
-                        sandbox.wait_idle(120)
-                        continue
-                    start.round = number
-                    load = os.getloadavg()[0]
-                    print(
-                        f"{nodes} nodes, round {number}, {contender}: all nodes {start.all_nodes:.1f} s, "
-                        f"first report {start.first_report:.1f} s (load {load:.1f})",
-                        *(f"    {name} {seconds:.2f}" for name, seconds in start.phases.items()),
-                        sep="\n", file=sys.stderr, flush=True,
-                    )  # fmt: skip
-                    yield start
-    finally:
-        shutil.rmtree(folder)
+        state_dir=Path(f"/var/lib/hpc-tune-bench-{os.getpid()}"), cluster_name="bench", nodes=nodes, cpus=CPUS,
+        gpus=GPUS, memory=MEMORY, shm=1024, tmp=1024,
+    )  # fmt: skip
+    with Sandbox(config) as sandbox:
+        bench = Bench(sandbox, folder, nodes)
+        yield {name: partial(bench.measure, name) for name in HOW}
 
 
-def ratios(ours: list[Start], theirs: list[Start], key: str) -> list[float]:
-    """Return the ratio of each round in which both have started."""
-    other = {each.round: getattr(each, key) for each in theirs}
-    return [getattr(each, key) / other[each.round] for each in ours if each.round in other]
-
-
-def table(starts: list[Start], nodes: list[int], contenders: list[str]) -> Iterator[str]:
-    """Yield the lines of a Markdown table."""
-    yield "| nodes | job start to | | s | beside | s | ratio | min to max |"
-    yield "| ---: | --- | --- | ---: | --- | ---: | ---: | ---: |"
-    ours = [name for name in contenders if name in OURS]
-    peers = [name for name in contenders if name not in OURS]
-    for count, (key, what) in product(nodes, (("all_nodes", "all nodes"), ("first_report", "first report"))):
-        of = {name: [each for each in starts if (each.contender, each.nodes) == (name, count)] for name in contenders}
-        took = {name: median(getattr(each, key) for each in of[name]) for name in contenders if of[name]}
-        for own, peer in product(ours, peers):
-            if not (found := ratios(of[own], of[peer], key)):
-                yield f"| {count} | {what} | {own} | | {peer} | never started | | |"
-                continue
-            yield (
-                f"| {count} | {what} | {own} | {took[own]:.1f} | {peer} | {took[peer]:.1f} "
-                f"| {median(found):.2f} | {min(found):.2f} to {max(found):.2f} |"
-            )
-
-
-def counts(starts: list[Start], nodes: list[int], contenders: list[str]) -> Iterator[str]:
-    """Yield the lines of a table of what does not depend on the machine's mood."""
-    yield "| nodes | | processes of the head | of a worker | calls to slurmctld |"
-    yield "| ---: | --- | ---: | ---: | ---: |"
-    for count in nodes:
-        for name in contenders:
-            of = [each for each in starts if (each.contender, each.nodes) == (name, count)]
-            heads = [each.processes[HEAD] for each in of if HEAD in each.processes]
-            others = [number for each in of for node, number in each.processes.items() if node != HEAD]
-            asked = median(sum(each.calls.values()) for each in of) if of else math.nan
-            yield (f"| {count} | {name} | {max(heads, default='')} | {max(others, default='')} | {asked:.0f} |")
-
-
-def main() -> None:
-    """Measure the contenders and print two tables."""
-    parser = argparse.ArgumentParser(description="Time how a search over Slurm nodes begins, in three ways.")
-    parser.add_argument("--nodes", default="4", metavar="N,N", help="how many nodes; several: one after another")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=HOW, default=list(HOW))
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all that was measured")
-    arguments = parser.parse_args()
-    nodes = [int(each) for each in arguments.nodes.split(",")]
-    contenders = [name for name in HOW if name in arguments.only]
-    try:
-        starts = [start for count in nodes for start in measured(count, contenders, arguments.rounds)]
-    except SandboxUnavailableError as reason:
-        raise SystemExit(f"no Slurm to measure on: {reason}") from None
-    print(f"{date.today()}, median of {arguments.rounds} rounds on {os.cpu_count()} cores\n")
-    print(*table(starts, nodes, contenders), sep="\n", end="\n\n")
-    print(*counts(starts, nodes, contenders), sep="\n", end="\n\n")
-    print(*(f"- {name}: {HOW[name]}" for name in contenders), sep="\n")
-    if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(start) for start in starts], indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+HOW = {
+    "hpc-tune": "`hpc-tune submit --nodes N`: trials start with the first node, others join",
+    "hpc-tune, all nodes": "the same with `--min-nodes N`: trials wait for all nodes, as they do with symmetric-run",
+    "symmetric-run": "one `srun` of `ray symmetric-run --min-nodes N -- python plain_tune.py` on all nodes",
+    "guide": "`srun` of `ray start --head`, `sleep 10`; for each worker `srun` and `sleep 5`; then the script",
+}
+SCENARIO = Scenario(
+    name="cluster-start",
+    about="a job on 4 small nodes of the throw-away Slurm (`--set nodes=8` for more), from its first line; as root",
+    prepare=prepare,
+    rows=(
+        Row("job start to all nodes", "hpc-tune", "symmetric-run", "all_nodes", at_most=0.6),
+        Row("job start to all nodes", "hpc-tune", "guide", "all_nodes", at_most=0.35),
+        Row("job start to first report", "hpc-tune", "symmetric-run", "first_report", at_most=0.6),
+        Row("job start to first report", "hpc-tune", "guide", "first_report", at_most=0.35),
+        Row("the same", "hpc-tune, all nodes", "symmetric-run", "first_report"),
+        Row("calls to slurmctld", "hpc-tune", measure="calls", kind="value"),
+        Row("calls to slurmctld", "guide", measure="calls", kind="value"),
+        Row("processes of the head", "hpc-tune", measure="processes_of_head", kind="value"),
+        Row("processes of a worker", "hpc-tune", measure="processes_of_worker", kind="value"),
+        Row("processes of the head", "guide", measure="processes_of_head", kind="value"),
+        Row("processes of a worker", "guide", measure="processes_of_worker", kind="value"),
+    ),
+    how=HOW,
+    size={"nodes": 4},
+    small={"nodes": 1},
+    rounds=3,
+    minutes=10,
+)

@@ -82,6 +82,9 @@ def test_a_function_runs_to_its_tables_and_leaves_nothing_else_behind(search: Se
     assert [trial["status"] for trial in trials] == ["TERMINATED"] * 3
     for trial in trials:
         assert float(trial["score"]) == pytest.approx(3 * float(trial["config/lr"]))
+        folder = search.directory / "storage" / trial["trial_id"]
+        names = sorted(path.name.partition(".tfevents")[0] for path in folder.iterdir())
+        assert names == ["events.out", "params.json", "result.json"]  # inodes are a quota
     assert len(search.table("history")) == 9
     best = max(trials, key=lambda trial: float(trial["score"]))
     (summary,) = search.table("summary")
