@@ -280,12 +280,20 @@ class SearchController(TuneController):
         super().cleanup()
 
 
+class _Analysis:
+    """What ``tune.run`` returns: the trials alone. Ray's own reads all that they have ever reported."""
+
+    def __init__(self, *, trials: list[Trial], **_: Any) -> None:
+        self.trials = trials
+
+
 @contextmanager
 def installed() -> Iterator[type[SearchController]]:
     """Have ``tune.run`` use this controller; it offers no parameter for it."""
-    original = ray.tune.tune.TuneController
-    ray.tune.tune.TuneController = SearchController
+    tune = ray.tune.tune
+    original = tune.TuneController, tune.ExperimentAnalysis
+    tune.TuneController, tune.ExperimentAnalysis = SearchController, _Analysis
     try:
         yield SearchController
     finally:
-        ray.tune.tune.TuneController = original
+        tune.TuneController, tune.ExperimentAnalysis = original
