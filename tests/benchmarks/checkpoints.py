@@ -91,5 +91,5 @@ SCENARIO = Scenario(
     size={"trials": 16, "iterations": 3, "mb": 100},
     small={"trials": 2, "iterations": 2, "mb": 1},
     rounds=3,
-    minutes=3,
+    minutes=2,
 )

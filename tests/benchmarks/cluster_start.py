@@ -238,5 +238,5 @@ SCENARIO = Scenario(
     size={"nodes": 4},
     small={"nodes": 1},
     rounds=3,
-    minutes=10,
+    minutes=7,
 )

@@ -68,5 +68,5 @@ SCENARIO = Scenario(
     size={"trials": 10_000, "iterations": 50},
     small={"trials": 40, "iterations": 3},
     rounds=3,
-    minutes=5,
+    minutes=4,
 )

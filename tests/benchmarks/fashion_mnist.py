@@ -54,5 +54,5 @@ SCENARIO = Scenario(
     size={"epochs": 10},
     small={"epochs": 1},
     rounds=3,
-    minutes=8,
+    minutes=5,
 )

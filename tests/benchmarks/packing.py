@@ -105,5 +105,5 @@ SCENARIO = Scenario(
     size={"trials": 32},
     small={"trials": 17},
     rounds=2,
-    minutes=4,
+    minutes=3,
 )

@@ -95,5 +95,5 @@ SCENARIO = Scenario(
     size={"trials": 1000, "cpus": 2},
     small={"trials": 20, "cpus": 2},
     rounds=3,
-    minutes=4,
+    minutes=3,
 )  # fmt: skip

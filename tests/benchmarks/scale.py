@@ -83,5 +83,5 @@ SCENARIO = Scenario(
     size={"few": 100, "many": 1000},
     small={"few": 4, "many": 8},
     rounds=3,
-    minutes=4,
+    minutes=2,
 )  # fmt: skip

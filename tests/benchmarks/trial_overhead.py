@@ -56,5 +56,5 @@ SCENARIO = Scenario(
     size={"trials": 200},
     small={"trials": 6},
     rounds=3,
-    minutes=7,
+    minutes=8,
 )
