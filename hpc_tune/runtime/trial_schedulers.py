@@ -100,6 +100,7 @@ class Population(PopulationBasedTraining):
                 return
             strong.last_checkpoint, strong.last_result = newest.checkpoint, newest.metrics
         own = _clone(Path(strong.last_checkpoint.path), Path(trial.storage.trial_fs_path))
+        _register_newest(trial, self._trial_state[trial].last_result)
         super()._exploit(tune_controller, trial, trial_to_clone)
         trial.run_metadata.checkpoint_manager._latest_checkpoint_result = _TrainingResult(
             checkpoint=Checkpoint(str(own)), metrics=strong.last_result
@@ -155,6 +156,17 @@ def _as_of(trial: Trial, state: Any) -> Any:
 def _all_wait(tune_controller: Any) -> bool:
     live = [trial for trial in tune_controller.get_trials() if not trial.is_finished()]
     return bool(live) and all(trial.status == Trial.PAUSED for trial in live)
+
+
+def _register_newest(trial: Trial, result: dict[str, Any] | None) -> None:
+    """Have Tune know the checkpoint of the result on which a member is paused; it would keep it for ever else."""
+    if result is None or not result.get("checkpoint_dir_name"):
+        return
+    path = Path(trial.storage.trial_fs_path, result["checkpoint_dir_name"])
+    checkpoints = trial.run_metadata.checkpoint_manager
+    known = {Path(each.checkpoint.path) for each in checkpoints._checkpoint_results}
+    if path not in known and path.is_dir():
+        checkpoints.register_checkpoint(_TrainingResult(Checkpoint(str(path)), result))
 
 
 def _clone(checkpoint: Path, folder: Path) -> Path:

@@ -112,7 +112,7 @@ def test_a_trial_that_goes_on_obeys_its_config(
         ("asha", ["num_samples=6"], 6),
         ("hyperopt", ["num_samples=3"], 3),
         ("optuna", ["num_samples=3"], 3),
-        ("pbt", ["stop.training_iteration=20"], 4),
+        ("pbt", ["stop.training_iteration=20", "checkpoint.keep=1"], 4),
     ],
 )
 def test_each_file_runs(copied: Callable[[str], Search], name: str, settings: list[str], trials: int) -> None:
@@ -123,3 +123,5 @@ def test_each_file_runs(copied: Callable[[str], Search], name: str, settings: li
     assert max(float(row["best_value"]) for row in rows) > 0.5
     best = json.loads(search.call("best", "--json"))
     assert "state.pt" in {path.name for path in Path(best["checkpoint"]).iterdir()}
+    kept = [len(list((search.directory / "storage" / row["trial_id"]).glob("checkpoint_*"))) for row in rows]
+    assert max(kept) <= 2, "the best or, as by default, the two newest, and the newest"
