@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,14 @@ def test_the_judge_is_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     again = example.trained_classifier(digits, labels)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert sorted(path.name for path in example.CACHE.iterdir()) == ["classifier.pt", "classifier.pt.lock"]
+
+
+def test_the_smoke_variant_differs_in_size_alone() -> None:
+    full, smoke = (tomllib.loads((EXPERIMENTS / "dcgan" / f"{name}.toml").read_text()) for name in ("pbt", "smoke"))
+    assert {key for key in full if full[key] != smoke[key]} == {"name", "num_samples", "stop", "allocation"}
+    assert (full["num_samples"], full["stop"], full["trial_scheduler"]["perturbation_interval"]) == (
+        8, {"training_iteration": 150}, 5,
+    )  # fmt: skip
 
 
 @pytest.mark.experiment

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import shutil
 import socket
 import sys
@@ -20,23 +19,17 @@ import pytest
 from filelock import FileLock, Timeout
 
 from hpc_tune.experiment.spec import Experiment
+from tests.experiments.conftest import EXPERIMENTS, load_module
+from tests.ray.conftest import Search
+from tests.sandbox.login import read_table
 
 torch = pytest.importorskip("torch")
-EXAMPLE = Path(__file__).parents[2] / "experiments" / "fashion_mnist"
+EXAMPLE = EXPERIMENTS / "fashion_mnist"
 FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
 CONFIG = {"epochs": 1, "batch_size": 256, "lr": 0.2, "weight_decay": 1e-4}
 
 
-def load_example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("fashion_mnist_example", EXAMPLE / "train.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-example = load_example()
+example = load_module(EXAMPLE / "train.py")
 needs_data = pytest.mark.skipif(
     not example.DEBIAN.is_dir(), reason="apt-get install dataset-fashion-mnist, for the real images"
 )
@@ -337,3 +330,13 @@ def test_the_experiment_files_are_one_search_in_three_ways(name: str, samples: i
         "lr": {"uniform": [1e-5, 1e-1]},
         "weight_decay": {"uniform": [1e-6, 1e-2]},
     }
+
+
+@needs_data
+@pytest.mark.experiment
+def test_each_file_runs_from_a_copy_of_the_folder(copied: Callable[[str], Search]) -> None:
+    search = copied("fashion_mnist")
+    search.call("run", "random.toml", "asha.toml", "pbt.toml", "--set", "num_samples=2", "--set", "space.epochs=1")
+    tables = [read_table(run, "trials") for run in sorted(search.runs_dir.iterdir())]
+    assert [[row["status"] for row in rows] for rows in tables] == [["TERMINATED"] * 2] * 3
+    assert min(max(float(row["mean_accuracy"]) for row in rows) for rows in tables) > 50
