@@ -177,6 +177,8 @@ class _Driver:
     def _load_users_code(self) -> tuple[Any, Any]:
         trainable = resolve(self._experiment.trainable, self._run.code)
         load_data = self._experiment.data
+        if self._experiment.tensorboard:  # imports PyTorch where there is one, as most trainables have by now
+            import hpc_tune.runtime.tfevents  # noqa: F401
         return trainable, resolve(load_data, self._run.code)() if load_data is not None else None
 
     def _search(self, trainable: Any, data: Any) -> Outcome:

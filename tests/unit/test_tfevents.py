@@ -47,7 +47,7 @@ def test_a_file_is_what_tensorboard_expects() -> None:
     assert (session.tag, session.metadata.plugin_data.plugin_name) == ("_hparams_/session_start_info", "hparams")
     start = HParamsPluginData.FromString(session.metadata.plugin_data.content).session_start_info
     settings = {name: getattr(each, each.WhichOneof("kind")) for name, each in start.hparams.items()}
-    assert (settings, start.start_time_secs) == (config, 8.5)
+    assert (settings, row.wall_time) == (config, 8.5)
     assert (result.wall_time, result.step) == (9.5, 300)
     assert {each.tag: each.simple_value for each in result.summary.value} == scalars | {"ray/tune/größe": -math.inf}
 
