@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hpc_tune.errors import SlurmError
 from hpc_tune.slurm import commands, refusals
-from hpc_tune.slurm.commands import ClusterConfig, Estimate, JobInfo, NodeGroup, PartitionInfo
+from hpc_tune.slurm.commands import ClusterConfig, JobInfo, NodeGroup, PartitionInfo
 
 __all__ = ["Slurm"]
 
@@ -50,10 +50,6 @@ class Slurm:
         if (submitted := commands.parse_submit(text)) is None:
             raise refusals.silent("sbatch", text)
         return submitted
-
-    def estimate(self, script: Path) -> Estimate | None:
-        """Return when Slurm would start a script if it were submitted now; nothing is submitted."""
-        return commands.parse_test_only(self._ask(commands.test_only_argv(script), self.submit_timeout).stderr)
 
     def jobs(self, ids: Iterable[str]) -> dict[str, JobInfo]:
         """Return what is known of the jobs, each id included: one squeue, one sacct for the forgotten.

@@ -15,7 +15,6 @@ from hpc_tune.slurm.states import JobState, reason_sentence
 
 __all__ = [
     "ClusterConfig",
-    "Estimate",
     "JobInfo",
     "NodeGroup",
     "PartitionInfo",
@@ -27,7 +26,6 @@ __all__ = [
     "parse_sacct",
     "parse_squeue",
     "parse_submit",
-    "parse_test_only",
     "partitions_argv",
     "requeue_argv",
     "sacct_argv",
@@ -36,7 +34,6 @@ __all__ = [
     "squeue_argv",
     "srun_argv",
     "submit_argv",
-    "test_only_argv",
 ]
 
 SEPARATOR = "|"
@@ -106,15 +103,6 @@ class PartitionInfo:
     preempt_mode: str = ""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """When and where Slurm would start a job, as things are now."""
-
-    start: float | None
-    node_list: str
-    partition: str
-
-
 def submit_argv(script: Path, *, dependency: str | None = None, extra: Sequence[str] = ()) -> list[str]:
     """Ask for a job; what it needs is in the script's directives."""
     options = [] if dependency is None else [f"--dependency={dependency}"]
@@ -127,17 +115,6 @@ def parse_submit(text: str) -> tuple[str, str] | None:
         if found := re.fullmatch(r"(\d+)(?:;(\S+))?", line.strip()):
             return found[1], found[2] or ""
     return None
-
-
-def test_only_argv(script: Path) -> list[str]:
-    """Ask whether a job would be taken, without sending it."""
-    return ["sbatch", "--test-only", str(script)]
-
-
-def parse_test_only(text: str) -> Estimate | None:
-    """Return what ``sbatch --test-only`` promised on its standard error; None when it promised nothing."""
-    found = re.search(r"to start at (\S+) using \d+ processors on(?: nodes)? (\S+)(?: in partition (\S+))?", text)
-    return Estimate(_time(found[1]), found[2], found[3] or "") if found else None
 
 
 _SQUEUE = "%i|%T|%P|%D|%N|%V|%S|%e|%l|%L|%M|%r"

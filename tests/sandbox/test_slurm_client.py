@@ -236,19 +236,6 @@ def test_accounts_and_qos(strict_sandbox: Sandbox, cluster_dir: Path) -> None:
     cluster.clear()
 
 
-def test_an_estimate_sends_nothing(cluster: Cluster) -> None:
-    script = cluster.folder / "job.sbatch"
-    script.write_text("#!/bin/bash\n#SBATCH --nodes=4\nsleep 1\n")
-    estimate = cluster.slurm.estimate(script)
-    assert estimate is not None
-    assert (estimate.node_list, estimate.partition) == ("iris-[169-172]", "gpu")
-    assert estimate.start is not None
-    assert cluster.sandbox.run(["squeue", "--noheader"]).stdout == ""
-    script.write_text("#!/bin/bash\n#SBATCH --partition=nope\nsleep 1\n")
-    with pytest.raises(SlurmError, match="Invalid partition name"):
-        cluster.slurm.estimate(script)
-
-
 def test_the_configuration(any_cluster: Cluster) -> None:
     config = any_cluster.slurm.config()
     assert config.cluster_name == "iris"

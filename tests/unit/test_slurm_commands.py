@@ -121,14 +121,6 @@ def test_sbatch_is_asked_with_the_script_last() -> None:
     assert commands.submit_argv(Path("job.sbatch")) == ["sbatch", "--parsable", "job.sbatch"]
 
 
-def test_an_estimate_is_read() -> None:
-    text = (
-        "sbatch: Job 17 to start at 2099-10-24T07:52:21 using 4 processors on nodes iris-[169-172] in partition gpu\n"
-    )
-    assert commands.parse_test_only(text) == commands.Estimate(local("2099-10-24T07:52:21"), "iris-[169-172]", "gpu")
-    assert commands.parse_test_only("sbatch: hm\n") is None
-
-
 def test_the_configuration_is_read() -> None:
     config = commands.parse_config(CONFIG)
     assert config == commands.ClusterConfig("iris", "22.05.8", preempts_by_partition=True)
