@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,10 @@ LIST_KEYS = {
 
 
 @pytest.fixture
-def made(project: Any, runs_dir: Path) -> MadeRun:
+def made(project: Any, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> MadeRun:
+    """A run in a time that stands still: what is shown to a tenth of a second does not depend on the machine."""
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now)
     return MadeRun(project.create_run(runs_dir, num_samples=8))
 
 
@@ -50,7 +54,7 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     """Stand in for Slurm wherever a command makes one; the modules are shadowed by functions of their names."""
     fake = FakeSlurm()
     for name in ("status", "listing", "logs", "cancel"):
-        monkeypatch.setattr(sys.modules[f"hpc_tune.operations.{name}"], "Slurm", lambda: fake)
+        monkeypatch.setattr(import_module(f"hpc_tune.operations.{name}"), "Slurm", lambda: fake)
     return fake
 
 
