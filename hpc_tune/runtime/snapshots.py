@@ -18,7 +18,7 @@ __all__ = ["PREVIOUS_STATE_FILE", "STATE_FILE", "Snapshots", "begin_anew", "save
 STATE_FILE = "state.zip"
 PREVIOUS_STATE_FILE = "state.prev.zip"
 
-BUDGET = 0.03
+BUDGET = 0.02
 """Share of the driver's time that snapshots may take."""
 ALLOWANCE = 1.0
 """Seconds of snapshots that are free, so that the first finished trials are saved at once."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from importlib.util import find_spec
 
 import pytest
 
@@ -16,7 +15,6 @@ SMALL = ("num_samples=2", "space.momentum=0.4", "space.lr=0.1", "space.epochs=2"
 
 
 @pytest.mark.ray
-@pytest.mark.skipif(not (find_spec("keras") and find_spec("mlxtend")), reason="keras is an extra")
 @pytest.mark.parametrize("files", [FILES[:3], FILES[3:]], ids=" ".join)
 def test_each_file_runs(copied: Callable[[str], Search], files: list[str]) -> None:
     search = copied("keras_cnn")
