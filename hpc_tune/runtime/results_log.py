@@ -1,6 +1,6 @@
 """What trials report, written to the storage path as it comes: ``params.json`` and ``result.json`` per trial.
 
-Tune's own loggers write on the driver's disk and are copied later. These two files are the record that everything
+Tune's own loggers write on the driver's disk and are copied later. These files are the record that everything
 else follows: the tables, and after a kill the trials that go on from them.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ray.tune import Callback
+from ray.tune import Callback, Checkpoint
 from ray.tune.experiment import Trial
 from ray.tune.result import AUTO_RESULT_KEYS
 from ray.tune.utils.util import SafeFallbackEncoder
@@ -26,7 +26,12 @@ __all__ = ["AUTOMATIC_KEYS", "Reported", "ResultsLog", "reported_results"]
 AUTOMATIC_KEYS = frozenset({*AUTO_RESULT_KEYS, "trial_id", "experiment_tag", "done", "should_checkpoint"})
 """Keys that Tune adds to every result; whatever else is in one, the trainable reported."""
 
-_SIZE = "checkpoint_bytes"
+RESULTS_FILE = "result.json"
+CHECKPOINTS_FILE = "checkpoints.json"
+"""The checkpoints of a class by the results that they belong to, a line each."""
+_NAME, _SIZE = "checkpoint_dir_name", "checkpoint_bytes"
+_PLACE = ("training_iteration", "time_total_s")
+"""What tells the results of a trial from each other."""
 
 
 @dataclass(frozen=True)
@@ -77,19 +82,28 @@ class ResultsLog(Callback):
     ) -> None:
         """Append one line."""
         kept = {key: value for key, value in result.items() if key != "config"}
-        if (name := kept.get("checkpoint_dir_name")) is not None:
+        if (name := kept.get(_NAME)) is not None:
             kept[_SIZE] = _readable_bytes(self._folder(trial) / name)
         line = json.dumps(kept, cls=SafeFallbackEncoder)
         self._files.append(self._log(trial), line.encode() + b"\n")
         self.written[trial.trial_id] = self.written.get(trial.trial_id, 0) + 1
 
+    def on_checkpoint(
+        self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Checkpoint, **info: Any
+    ) -> None:
+        """Note the checkpoint of a class: it comes after the result that it belongs to, and which does not name it."""
+        path, last = Path(checkpoint.path), trial.last_result
+        if path.parent == self._folder(trial) and not last.get(_NAME):
+            noted = {key: last.get(key) for key in _PLACE} | {_NAME: path.name, _SIZE: _readable_bytes(path)}
+            self._files.append(path.parent / CHECKPOINTS_FILE, json.dumps(noted).encode() + b"\n")
+
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Close the trial's file."""
-        self._files.close(self._log(trial))
+        """Close the trial's files."""
+        self._close(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Keep the traceback, which Ray leaves on the driver's own disk."""
-        self._files.close(self._log(trial))
+        self._close(trial)
         if trial.error_file and Path(trial.error_file).is_file():
             self._folder(trial).mkdir(parents=True, exist_ok=True)
             with replacing(self._folder(trial) / "error.txt") as file:
@@ -101,7 +115,11 @@ class ResultsLog(Callback):
         return self._storage / str(trial.trial_id)
 
     def _log(self, trial: Trial) -> Path:
-        return self._folder(trial) / "result.json"
+        return self._folder(trial) / RESULTS_FILE
+
+    def _close(self, trial: Trial) -> None:
+        self._files.close(self._log(trial))
+        self._files.close(self._folder(trial) / CHECKPOINTS_FILE)
 
 
 def _open_for_append(path: Path) -> BinaryIO:
@@ -116,19 +134,29 @@ def _open_for_append(path: Path) -> BinaryIO:
 
 def reported_results(folder: Path) -> Iterator[Reported]:
     """Yield the results in a trial's folder in the order they were written; half-written lines are passed over."""
+    noted = {_place(line): line for line in _lines(folder / CHECKPOINTS_FILE)}
+    for line in _lines(folder / RESULTS_FILE):
+        metrics = line if line.get(_NAME) else line | noted.get(_place(line), {})
+        name = metrics.get(_NAME)
+        yield Reported(metrics, folder / name if name and (folder / name).is_dir() else None)
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        lines = (folder / "result.json").read_bytes().splitlines()
+        lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         return
     for line in lines:
         try:
-            metrics = json.loads(line)
+            value = json.loads(line)
         except ValueError:
             continue
-        if not isinstance(metrics, dict) or "training_iteration" not in metrics:
-            continue
-        name = metrics.get("checkpoint_dir_name")
-        yield Reported(metrics, folder / name if name and (folder / name).is_dir() else None)
+        if isinstance(value, dict) and "training_iteration" in value:
+            yield value
+
+
+def _place(line: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(line.get(key) for key in _PLACE)
 
 
 def _readable_bytes(checkpoint: Path) -> int:

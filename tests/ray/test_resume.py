@@ -44,6 +44,31 @@ def _write_ledger_search(search: Search, **experiment: object) -> Path:
     return ledger
 
 
+CLASS = """
+import json
+from pathlib import Path
+from ray import tune
+
+class Steps(tune.Trainable):
+    def setup(self, config):
+        self.done = 0
+
+    def step(self):
+        import time
+        time.sleep(0.1)
+        with open(self.config["ledger"], "a") as ledger:
+            ledger.write(f"{self.trial_id} {self.done}\\n")
+        self.done += 1
+        return {"score": self.done}
+
+    def save_checkpoint(self, folder):
+        Path(folder, "done.json").write_text(json.dumps(self.done))
+
+    def load_checkpoint(self, folder):
+        self.done = json.loads(Path(folder, "done.json").read_text())
+"""
+
+
 def _ledger(path: Path) -> Counter[str]:
     return Counter(path.read_text().splitlines()) if path.exists() else Counter()
 
@@ -79,6 +104,21 @@ def test_an_interrupted_search_ends_as_if_it_had_not_been(search: Search, number
         told = dict(point for path in events for point in read_scalars(path)["ray/tune/score"])
         assert sorted(told) == [1, 2, 3, 4, 5, 6], "TensorBoard's events go on in a file of the next attempt"
         assert told[6] == pytest.approx(score)
+
+
+def test_a_class_goes_on_from_its_newest_checkpoint(search: Search) -> None:
+    """Its checkpoints come after the results that they belong to, and many more of them than states are saved."""
+    ledger = search.folder / "ledger"
+    experiment = {"stop": {"training_iteration": 60}, "checkpoint": {"every": 2, "keep": 1}, "num_samples": 2}
+    search.write(CLASS, experiment | {"trainable": "train.py:Steps", "space": {"ledger": str(ledger)}})
+    process = search.start("run", "search.json")
+    wait_until(lambda: sum(_ledger(ledger).values()) >= 70, what="half of the search")
+    search.kill_driver(process, signal.SIGKILL)
+    search.call("resume")
+    repeated = Counter(line.split()[0] for line, count in _ledger(ledger).items() if count > 1)
+    assert max(repeated.values(), default=0) <= 2 + 1, "an interval, and what was in flight"
+    assert [row["iterations"] for row in search.table()] == ["60"] * 2
+    assert len(_ledger(ledger)) == 120
 
 
 def test_a_driver_killed_at_the_first_trial_leaves_nothing_behind(search: Search) -> None:
