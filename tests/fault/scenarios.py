@@ -75,7 +75,7 @@ def only_node(lane: Lane) -> None:
 def node_of_head(lane: Lane) -> None:
     """Slurm keeps what is left of the job; a worker ends it and sends the next one."""
     search = lane.search("asha", nodes=2)
-    search.at_random_instant(latest=0.4)  # ASHA leaves out many of the iterations
+    search.at_random_instant()
     with dead_node(lane, lane.nodes[0]):
         search.wait_for_attempt(2)
         search.wait_for_end()
@@ -113,7 +113,7 @@ def walltime_signal(lane: Lane) -> None:
 
 @scenario("walltime signal")
 def walltime_of_population(lane: Lane) -> None:
-    search = lane.search("pbt", nodes=2)
+    search = lane.search("pbt", nodes=2, steps=24)
     search.at_random_instant()
     search.signal_walltime()
     search.wait_for_attempt(2)
@@ -123,7 +123,7 @@ def walltime_of_population(lane: Lane) -> None:
 
 @scenario("preempted")
 def preempted(lane: Lane) -> None:
-    search = lane.search("optuna")
+    search = lane.search("optuna", steps=24)  # Slurm takes its time to preempt
     search.at_random_instant()
     urgent = lane.slurm(
         "sbatch", "--parsable", "--partition=urgent", f"--nodelist={lane.nodes[0]}", "--exclusive", "--time=10",
