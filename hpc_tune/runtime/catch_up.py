@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
+from math import isclose
 from pathlib import Path
 
 from ray.train._internal.checkpoint_manager import _TrainingResult
 from ray.tune import Checkpoint
 from ray.tune.experiment import Trial
 
-from hpc_tune.runtime.results_log import reported_results
+from hpc_tune.runtime.results_log import Reported, reported_results
 
 __all__ = ["catch_up", "set_aside_damaged"]
 
@@ -56,13 +57,13 @@ def catch_up(trial: Trial, written: MutableMapping[str, int]) -> bool:
         checkpoints._checkpoint_results = [
             each for each in checkpoints._checkpoint_results if not _is_of(folder, Path(each.checkpoint.path))
         ]
-    known_results = written.get(trial.trial_id, 0)
+    known_results = min(written.get(trial.trial_id, 0), len(results))
     written[trial.trial_id] = len(results)
-    # The checkpoint of the last result that the state holds may have been on its way when the state was saved; one
-    # taken over from another trial came after that result.
-    first = 0
-    if known is not None:
-        first = max(0, known_results - 1) if _is_of(folder, Path(known.checkpoint.path)) else known_results
+    # The checkpoint of the last result that the state holds may have been on its way when the state was saved; but
+    # one that was taken over from another trial may have come after that result.
+    first = known_results if known is not None else 0
+    if first and (_is_of(folder, Path(known.checkpoint.path)) or _began_from(known, results[first - 1])):
+        first -= 1
     registered = {Path(each.checkpoint.path) for each in checkpoints._checkpoint_results}
     for result in results[first:]:
         # to register one twice would have Tune delete it as the older of the two
@@ -79,6 +80,16 @@ def catch_up(trial: Trial, written: MutableMapping[str, int]) -> bool:
     if done:
         trial.set_status(Trial.TERMINATED)
     return went_on
+
+
+def _began_from(checkpoint: _TrainingResult, result: Reported) -> bool:
+    """Tell whether a trial's process had begun with a checkpoint when it reported a result."""
+    iteration = result.iteration - result.metrics.get("iterations_since_restore", 0)
+    seconds = result.metrics.get("time_total_s", 0.0) - result.metrics.get("time_since_restore", 0.0)
+    begin = checkpoint.metrics
+    return iteration == begin.get("training_iteration") and isclose(
+        seconds, begin.get("time_total_s", 0.0), abs_tol=1e-3
+    )
 
 
 def _number(name: str) -> int:

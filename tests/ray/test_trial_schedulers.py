@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -123,3 +125,35 @@ def test_a_result_that_the_state_missed_may_have_been_where_members_meet(iterati
     assert population.has_missed(trial, {"training_iteration": iteration, "score": 5.0}) is waits
     assert population.last_scores([trial]) == ([5.0] if waits else [])
     assert not population.has_missed(trial, {"training_iteration": iteration}), "nothing to compare"
+
+
+@pytest.mark.parametrize(("begun_at", "goes_on_from"), [(3, "checkpoint_000006"), (5, "clone-x")])
+def test_a_checkpoint_on_its_way_may_be_newer_than_one_taken_over(
+    tmp_path: Path, begun_at: int, goes_on_from: str
+) -> None:
+    """The state was saved between a result and its checkpoint; the exploit had been before that result, or after."""
+    from ray.train._internal.checkpoint_manager import _CheckpointManager, _TrainingResult
+    from ray.tune import Checkpoint, CheckpointConfig
+
+    from hpc_tune.runtime.catch_up import catch_up
+
+    for name in ("clone-x", "checkpoint_000006"):
+        (tmp_path / name).mkdir()
+    last = {
+        "training_iteration": 6, "time_total_s": 6.0, "checkpoint_dir_name": "checkpoint_000006",
+        "iterations_since_restore": 6 - begun_at, "time_since_restore": 6.0 - begun_at,
+    }  # fmt: skip
+    (tmp_path / "result.json").write_text(json.dumps(last) + "\n")
+    manager = _CheckpointManager(CheckpointConfig(num_to_keep=2))
+    taken_over = {"training_iteration": 3, "time_total_s": 3.0}
+    manager._latest_checkpoint_result = _TrainingResult(Checkpoint(str(tmp_path / "clone-x")), taken_over)
+    trial: Any = SimpleNamespace(
+        trial_id="t_0",
+        storage=SimpleNamespace(trial_fs_path=str(tmp_path), current_checkpoint_index=-1),
+        run_metadata=SimpleNamespace(checkpoint_manager=manager, last_result=last),
+        on_checkpoint=manager.register_checkpoint,
+    )
+    assert not catch_up(trial, {"t_0": 1}), "all results were known"
+    newest = manager.latest_checkpoint_result
+    assert newest is not None
+    assert Path(newest.checkpoint.path).name == goes_on_from
