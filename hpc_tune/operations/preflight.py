@@ -15,6 +15,7 @@ from typing import Literal
 from hpc_tune.errors import HpcTuneError
 from hpc_tune.operations.machine_facts import MachineFacts
 from hpc_tune.operations.sites import choose_site
+from hpc_tune.room import as_size
 from hpc_tune.site import LONGEST_TEMP_DIR, Site
 from hpc_tune.slurm.client import Slurm
 
@@ -147,9 +148,9 @@ def _shared_memory(size: int | None) -> Check:
     if size is None:
         return Check("shared memory", "fail", "there is no /dev/shm", "in a container, bind the machine's own")
     if size < SHARED_MEMORY:
-        sentence = f"/dev/shm has {_size(size)}: data larger than that is kept on disk, and slow"
+        sentence = f"/dev/shm has {as_size(size)}: data larger than that is kept on disk, and slow"
         return Check("shared memory", "warn", sentence, "in a container, start it with a larger --shm-size")
-    return Check("shared memory", "ok", f"/dev/shm has {_size(size)}")
+    return Check("shared memory", "ok", f"/dev/shm has {as_size(size)}")
 
 
 def _temp_dir(facts: MachineFacts) -> Iterator[Check]:
@@ -159,9 +160,9 @@ def _temp_dir(facts: MachineFacts) -> Iterator[Check]:
         yield Check("temp dir", "fail", f"{where} is not there", "set temp_dir in the site's profile")
     elif free < TEMP_FREE:
         state: Literal["warn", "fail"] = "warn" if free >= LEAST_TEMP else "fail"
-        yield Check("temp dir", state, f"{where} has {_size(free)} free", fix)
+        yield Check("temp dir", state, f"{where} has {as_size(free)} free", fix)
     else:
-        yield Check("temp dir", "ok", f"{where} has {_size(free)} free")
+        yield Check("temp dir", "ok", f"{where} has {as_size(free)} free")
     if len(where) > LONGEST_TEMP_DIR:
         sentence = f"{where} is {len(where)} characters long; with more than {LONGEST_TEMP_DIR} sockets have no room"
         yield Check("socket paths", "fail", sentence, "set temp_dir to a short path, such as /tmp (here: TMPDIR)")
@@ -201,7 +202,7 @@ def place_checks(place: Path) -> Iterator[Check]:
         yield Check("runs", "fail", f"{existing} is not yours to write", "choose --runs-dir or $HPC_TUNE_RUNS_DIR")
         return
     found = os.statvfs(existing)
-    yield _room("space", f"{_size(found.f_bavail * found.f_frsize)} free in {existing}",
+    yield _room("space", f"{as_size(found.f_bavail * found.f_frsize)} free in {existing}",
                 found.f_bavail * found.f_frsize, FREE, LEAST_FREE)  # fmt: skip
     if found.f_files:
         yield _room("files", f"{found.f_favail:,} more files fit in {existing}", found.f_favail, INODES, FEWEST_INODES)
@@ -253,11 +254,3 @@ def parse_quota(text: str) -> Iterator[tuple[str, str, int, int]]:
         if len(numbers) >= 7 and all(each.isdigit() for each in (*numbers[:3], *numbers[4:7])):
             for what, (used, soft, hard) in (("KB", numbers[:3]), ("files", numbers[4:7])):
                 yield fields[0], what, int(used), int(soft) or int(hard)
-
-
-def _size(size: int) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}"
-        size //= 1024
-    return f"{size:,} TB"
