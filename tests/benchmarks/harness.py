@@ -5,6 +5,7 @@ Ratios compare two contenders of the same round: on a machine that others use, s
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -169,20 +170,30 @@ def notes(measured: list[Measured], scenarios: list[Scenario]) -> Iterator[str]:
 # --------------------------------------------------------------------------------------------- commands
 
 
+MEASURE = """\
+import json, os, resource, subprocess, sys, time
+begin = time.perf_counter()
+code = subprocess.call(sys.argv[2:])
+seconds, used = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+with open(sys.argv[1], "w") as file:
+    cpu = used.ru_utime + used.ru_stime
+    json.dump({"seconds": seconds, "cpu_seconds": cpu, "peak_mb": used.ru_maxrss / 1024}, file)
+sys.exit(code)
+"""
+"""A small process that starts the command: the kernel counts the memory of whoever starts one as its own."""
+
+
 def command(
     argv: list[str], *, cwd: Path | None = None, patience: float = 900.0, expected: tuple[int, ...] = (0,)
 ) -> dict[str, float]:
-    """Run a command; return its seconds, and by ``wait4`` the CPU seconds and the peak MB of it and its children."""
+    """Run a command; return its seconds, and the CPU seconds and the peak MB of it and its children."""
     environment = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"} | os.environ
-    with tempfile.TemporaryFile() as said:
-        begin = time.perf_counter()
-        process = subprocess.Popen(
-            ["timeout", "--kill-after=10", f"{patience:.0f}", *argv], stdout=said, stderr=said, cwd=cwd, env=environment
-        )
-        _, status, used = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)
+    with tempfile.TemporaryFile() as said, tempfile.NamedTemporaryFile() as report:
+        measured = [sys.executable, "-S", "-c", MEASURE, report.name]
+        limited = ["timeout", "--kill-after=10", f"{patience:.0f}", *argv]
+        process = subprocess.run([*measured, *limited], stdout=said, stderr=said, cwd=cwd, env=environment)
         said.seek(0)
         if process.returncode not in expected:
             raise RuntimeError(f"{' '.join(argv)} ended with {process.returncode}: {said.read().decode()[-1500:]}")
-    return {"seconds": seconds, "cpu_seconds": used.ru_utime + used.ru_stime, "peak_mb": used.ru_maxrss / 1024}
+        measures: dict[str, float] = json.load(report)
+        return measures
