@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 from hpc_tune.attempt import Attempt, AttemptRecord, Head
 from hpc_tune.errors import RunError
 from hpc_tune.experiment.capacity import Node
+from hpc_tune.runtime.ray_start import leave_out_dashboard
 
 __all__ = ["Cluster", "LocalRay", "SlurmRay"]
 
@@ -35,6 +36,9 @@ class Cluster(Protocol):
             RunError: if it does not come to that.
         """
 
+    def disconnect(self) -> None:
+        """Leave it; one that the driver has started ends."""
+
 
 class LocalRay:
     """A Ray that the driver starts for itself and that ends with it."""
@@ -48,6 +52,7 @@ class LocalRay:
         """Start Ray."""
         import ray
 
+        leave_out_dashboard()
         try:
             ray.init(
                 address="local",
@@ -59,6 +64,16 @@ class LocalRay:
             )
         except (RuntimeError, OSError, ConnectionError) as error:
             raise RunError(f"Ray did not start: {error}", hint=f"see {self._attempt.driver_log}") from error
+
+    def disconnect(self) -> None:
+        """End Ray at once: it would give each of its processes a second for a farewell, and the raylet takes longer."""
+        import ray
+
+        node = ray._private.worker._global_node
+        if node is not None:
+            kill = node.kill_all_processes
+            node.kill_all_processes = lambda **_: kill(check_alive=False, allow_graceful=False)
+        ray.shutdown()
 
 
 class SlurmRay:
@@ -79,6 +94,12 @@ class SlurmRay:
         head = self._wait_for(lambda: Head.read(self._attempt.head_file), "the head did not answer")
         self._wait_for(lambda: self._init(head), "Ray on the head node did not answer")
         self._wait_for(self._has_quorum, "")
+
+    def disconnect(self) -> None:
+        """Leave the cluster to the node agents."""
+        import ray
+
+        ray.shutdown()
 
     def _init(self, head: Head) -> bool:
         import ray

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -45,10 +45,14 @@ KEPT_WORKERS = 10_000
 
 
 class _Queue:
-    """The trials that a free process may go to, first in, first out; Ray draws one from a set."""
+    """The trials that a kept process may go to, first in, first out, those without one first.
 
-    def __init__(self) -> None:
+    Ray draws one from a set.
+    """
+
+    def __init__(self, has_process: Callable[[Trial], bool]) -> None:
         self._trials: dict[Trial, None] = {}
+        self._has_process = has_process
 
     def add(self, trial: Trial) -> None:
         self._trials[trial] = None
@@ -57,7 +61,7 @@ class _Queue:
         self._trials.pop(trial, None)
 
     def pop(self) -> Trial:
-        first = next(iter(self._trials))
+        first = next((trial for trial in self._trials if not self._has_process(trial)), next(iter(self._trials)))
         del self._trials[first]
         return first
 
@@ -172,11 +176,29 @@ class SearchController(TuneController):
 
     def add_trial(self, trial: Trial) -> None:
         """Let as many worker processes be kept for reuse as there are; a new one costs seconds."""
-        self._resources_to_pending_trials.default_factory = _Queue
+        self._resources_to_pending_trials.default_factory = lambda: _Queue(self._has_process)
         super().add_trial(trial)
         trial.init_local_path()  # Ray forgets it for a trial that begins in a kept process
         if self._reuse_actors and not self._actor_cache.total_max_objects:
             self._actor_cache.increase_max(trial.placement_group_factory, by=KEPT_WORKERS)
+
+    def _maybe_reuse_cached_actor(self, trial: Trial) -> bool:
+        """Give a kept process to a trial that has none.
+
+        One whose own process is starting would give it up. Where trials are shorter than that start, each process on
+        its way is given up so, and all slots but the first stay empty to the end of the search.
+        """
+        if (
+            trial not in self._resetting_trials
+            and self._has_process(trial)
+            and not all(self._has_process(other) for other in self._pending_trials)
+        ):
+            return False
+        return bool(super()._maybe_reuse_cached_actor(trial))
+
+    def _has_process(self, trial: Trial) -> bool:
+        worker = self._trial_to_actor.get(trial)
+        return worker is not None and self._actor_manager.is_actor_started(worker)
 
     def _maybe_cache_trial_actor(self, trial: Trial) -> bool:
         """Keep the process of a trial that pauses for the trial that goes on.

@@ -172,7 +172,7 @@ class _Driver:
         try:
             return self._search(trainable, data)
         finally:
-            _disconnect()
+            self._cluster.disconnect()
 
     def _load_users_code(self) -> tuple[Any, Any]:
         trainable = resolve(self._experiment.trainable, self._run.code)
@@ -203,12 +203,6 @@ class _Driver:
             error = TrialsFailed(f"all {ended.trials} trials failed", hint="see the column error in trials.csv")
             return Outcome("failed", error.message, exit_code=error.exit_code, hint=error.hint)
         return Outcome("completed", ended.reason)
-
-
-def _disconnect() -> None:
-    import ray
-
-    ray.shutdown()
 
 
 def _given(attempt: Attempt) -> AttemptRecord:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hpc_tune.process import end_with_parent
 
-__all__ = ["main", "without_agent"]
+__all__ = ["leave_out_dashboard", "main", "without_agent"]
 
 AGENT = "--dashboard_agent_command="
 """The raylet's option that says what to start as its dashboard agent, in one word."""
@@ -26,23 +26,22 @@ def main() -> None:
     end_with_parent()
     from ray.scripts import scripts
 
-    _leave_out_what_nobody_asks_for()
+    leave_out_dashboard()
+    # where grpcio is installed a head also serves Ray Client, on one port for all clusters; no option tells it not to
+    scripts.get_ray_client_dependency_error = lambda: ImportError("not wanted")
     line = sys.stdin.readline()
     if line:  # else the agent ended before there was anything to join
         sys.argv = ["ray", *json.loads(line)]
         scripts.main()
 
 
-def _leave_out_what_nobody_asks_for() -> None:
-    """Keep Ray from starting processes, and from waiting for them, that only a dashboard or Ray Client would need.
+def leave_out_dashboard() -> None:
+    """Keep Ray from starting processes in this one, and from waiting for them, that only a dashboard would need.
 
     There are no options for it. Should Ray start them in another way some day, it does, and all goes on as well.
     """
     from ray._private import services
-    from ray.scripts import scripts
 
-    # where grpcio is installed a head also serves Ray Client, on one port for all clusters
-    scripts.get_ray_client_dependency_error = lambda: ImportError("not wanted")
     # a dashboard that is left out is started all the same, to count usage, and the head's raylet waits until it answers
     services.start_api_server = lambda *_, **__: (None, None)
     agent = str(Path(services.RAY_PATH, "dashboard", "agent.py"))

@@ -20,7 +20,7 @@ PREVIOUS_STATE_FILE = "state.prev.zip"
 
 BUDGET = 0.02
 """Share of the driver's time that snapshots may take."""
-ALLOWANCE = 1.0
+ALLOWANCE = 0.3
 """Seconds of snapshots that are free, so that the first finished trials are saved at once."""
 
 LONGEST_PERIOD = 10.0

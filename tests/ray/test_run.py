@@ -296,6 +296,24 @@ def train(config):
     assert len({row["process"] for row in search.table("history")}) == 1
 
 
+def test_short_trials_wait_for_all_processes_to_come(search: Search) -> None:
+    search.write(
+        """
+import os, time
+from ray import tune
+
+time.sleep(os.getpid() % 4 / 2)  # processes come one by one, each long after another's first trials
+
+def train(config):
+    time.sleep(0.1)
+    tune.report({"score": os.getpid()})
+""",
+        {"num_samples": 100},
+    )
+    search.run("--cpus", "4")
+    assert len({row["score"] for row in search.table()}) == 4, "a slot stayed empty"
+
+
 def test_a_time_budget_ends_the_search_well(search: Search) -> None:
     search.write(
         """
