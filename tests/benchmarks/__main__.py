@@ -6,8 +6,8 @@ import argparse
 import json
 import os
 import platform
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -26,8 +26,20 @@ from tests.benchmarks import (
 )
 from tests.benchmarks.harness import Measured, Scenario, notes, run, table
 
-MODULES = (commands, trial_overhead, cluster_start, packing, resume, collect, checkpoints, scale, fashion_mnist)
-SCENARIOS: dict[str, Scenario] = {module.SCENARIO.name: module.SCENARIO for module in MODULES}
+SCENARIOS: dict[str, Scenario] = {
+    scenario.name: scenario
+    for scenario in (
+        commands.SCENARIO,
+        trial_overhead.SCENARIO,
+        *cluster_start.SCENARIOS,
+        packing.SCENARIO,
+        resume.SCENARIO,
+        collect.SCENARIO,
+        checkpoints.SCENARIO,
+        scale.SCENARIO,
+        fashion_mnist.SCENARIO,
+    )
+}
 
 
 def main() -> None:
@@ -41,13 +53,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.scenarios) - set(SCENARIOS):
         parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
-    chosen = [SCENARIOS[name] for name in arguments.scenarios or SCENARIOS]
     given = {key: int(value) for key, _, value in (each.partition("=") for each in arguments.set)}
+    chosen = [_sized(SCENARIOS[name], given, small=arguments.small) for name in arguments.scenarios or SCENARIOS]
     measured: list[Measured] = []
     for scenario in chosen:
-        size = dict(scenario.small if arguments.small else scenario.size)
-        size |= {key: value for key, value in given.items() if key in size}
-        measured += run(scenario, size, arguments.rounds or (1 if arguments.small else scenario.rounds))
+        measured += run(scenario, arguments.rounds or (1 if arguments.small else scenario.rounds))
         if arguments.json:  # also of what an interrupt leaves unfinished
             record = {
                 "date": str(date.today()),
@@ -56,6 +66,11 @@ def main() -> None:
             }
             arguments.json.write_text(json.dumps(record, indent=1) + "\n")
     print("\n".join(report(measured, chosen)))
+
+
+def _sized(scenario: Scenario, given: Mapping[str, int], *, small: bool) -> Scenario:
+    size = dict(scenario.small if small else scenario.size)
+    return replace(scenario, size=size | {key: value for key, value in given.items() if key in size})
 
 
 def report(measured: list[Measured], chosen: list[Scenario]) -> Iterator[str]:

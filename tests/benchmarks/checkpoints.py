@@ -77,10 +77,10 @@ def prepare(folder: Path, trials: int, iterations: int, mb: int) -> Iterator[Map
 
 SCENARIO = Scenario(
     name="checkpoints",
-    about="16 trials with a checkpoint of 100 MB in each of 3 iterations, two trials at a time, the last one kept",
+    about="{trials} trials, two at a time, {iterations} checkpoints of {mb} MB each; the last is kept",
     prepare=prepare,
     rows=(
-        Row("16 trials x 3 checkpoints of 100 MB", "hpc-tune", "writing the files"),
+        Row("{trials} trials x {iterations} checkpoints of {mb} MB", "hpc-tune", "writing the files"),
         Row("files that a trial leaves, of one checkpoint of one file", "hpc-tune", measure="files", kind="value"),
         Row("bytes that a trial leaves, in checkpoints", "hpc-tune", measure="checkpoints", kind="value"),
     ),

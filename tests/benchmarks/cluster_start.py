@@ -217,26 +217,43 @@ HOW = {
     "symmetric-run": "one `srun` of `ray symmetric-run --min-nodes N -- python plain_tune.py` on all nodes",
     "guide": "`srun` of `ray start --head`, `sleep 10`; for each worker `srun` and `sleep 5`; then the script",
 }
-SCENARIO = Scenario(
-    name="cluster-start",
-    about="a job on 4 small nodes of the throw-away Slurm (`--set nodes=8` for more), from its first line; as root",
-    prepare=prepare,
-    rows=(
-        Row("job start to all nodes", "hpc-tune", "symmetric-run", "all_nodes", at_most=0.6),
-        Row("job start to all nodes", "hpc-tune", "guide", "all_nodes", at_most=0.35),
-        Row("job start to first report", "hpc-tune", "symmetric-run", "first_report", at_most=0.6),
-        Row("job start to first report", "hpc-tune", "guide", "first_report", at_most=0.35),
-        Row("the same", "hpc-tune, all nodes", "symmetric-run", "first_report"),
-        Row("calls to slurmctld", "hpc-tune", measure="calls", kind="value"),
-        Row("calls to slurmctld", "guide", measure="calls", kind="value"),
-        Row("processes of the head", "hpc-tune", measure="processes_of_head", kind="value"),
-        Row("processes of a worker", "hpc-tune", measure="processes_of_worker", kind="value"),
-        Row("processes of the head", "guide", measure="processes_of_head", kind="value"),
-        Row("processes of a worker", "guide", measure="processes_of_worker", kind="value"),
-    ),
-    how=HOW,
-    size={"nodes": 4},
-    small={"nodes": 1},
-    rounds=3,
-    minutes=7,
+PROCESSES = (
+    Row("calls to slurmctld", "hpc-tune", measure="calls", kind="value"),
+    Row("calls to slurmctld", "guide", measure="calls", kind="value"),
+    Row("processes of the head", "hpc-tune", measure="processes_of_head", kind="value"),
+    Row("processes of a worker", "hpc-tune", measure="processes_of_worker", kind="value"),
+    Row("processes of the head", "guide", measure="processes_of_head", kind="value"),
+    Row("processes of a worker", "guide", measure="processes_of_worker", kind="value"),
+)
+
+
+def _scenario(nodes: int, *, rounds: int, minutes: float) -> Scenario:
+    """Return the scenario of a cluster of some size; what is to be reached is said of four nodes."""
+    beside_symmetric, beside_guide = (0.6, 0.35) if nodes == 4 else (None, None)
+    start = f"{nodes} node{'s' * (nodes > 1)}: job start to"
+    return Scenario(
+        name=f"cluster-start-{nodes}",
+        about="a job on {nodes} small nodes of the throw-away Slurm, from its first line; as root",
+        prepare=prepare,
+        rows=(
+            Row(f"{start} all nodes", "hpc-tune", "symmetric-run", "all_nodes", at_most=beside_symmetric),
+            Row(f"{start} all nodes", "hpc-tune", "guide", "all_nodes", at_most=beside_guide),
+            Row(f"{start} first report", "hpc-tune", "symmetric-run", "first_report", at_most=beside_symmetric),
+            Row(f"{start} first report", "hpc-tune", "guide", "first_report", at_most=beside_guide),
+            Row("the same", "hpc-tune, all nodes", "symmetric-run", "first_report"),
+            *(PROCESSES if nodes == 4 else ()),
+        ),
+        how=HOW,
+        size={"nodes": nodes},
+        small={"nodes": 1},
+        rounds=rounds,
+        minutes=minutes,
+    )
+
+
+SCENARIOS = (
+    _scenario(1, rounds=3, minutes=3),
+    _scenario(4, rounds=3, minutes=7),
+    _scenario(8, rounds=1, minutes=7),
+    _scenario(16, rounds=1, minutes=7),
 )

@@ -51,10 +51,10 @@ def prepare(folder: Path, trials: int, iterations: int) -> Iterator[Mapping[str,
 
 SCENARIO = Scenario(
     name="collect",
-    about="the tables of 10,000 trials x 50 iterations",
+    about="the tables of {trials:,} trials x {iterations} iterations",
     prepare=prepare,
     rows=(
-        Row("tables of 10,000 trials x 50 iterations", "collect, the first", "Ray", at_most=0.2),
+        Row("tables of {trials:,} trials x {iterations} iterations", "collect, the first", "Ray", at_most=0.2),
         Row("the same in CPU seconds", "collect, the first", "Ray", "cpu_seconds"),
         Row("again, nothing new", "collect, nothing new", "Ray"),
         Row("again, 16 new results", "collect, little new", "Ray"),

@@ -60,11 +60,11 @@ def prepare(folder: Path, runs: int, trials: int) -> Iterator[Mapping[str, Conte
 
 SCENARIO = Scenario(
     name="commands",
-    about="200 finished runs of 50 trials each in one directory",
+    about="{runs} finished runs in one directory, of {trials:,} trials in all",
     prepare=prepare,
     rows=(
         Row("CPU of --help", "hpc-tune --help", measure="cpu_seconds", kind="value", at_most=0.15, unit=" s"),
-        Row("list of 200 runs, 10,000 trials", "hpc-tune list", kind="value", at_most=0.5, unit=" s"),
+        Row("list of {runs} runs, {trials:,} trials", "hpc-tune list", kind="value", at_most=0.5, unit=" s"),
         Row("the same, CPU", "hpc-tune list", measure="cpu_seconds", kind="value", unit=" s"),
         Row("status of the latest of them", "hpc-tune status", kind="value", at_most=0.5, unit=" s"),
         Row("the same, CPU", "hpc-tune status", measure="cpu_seconds", kind="value", unit=" s"),

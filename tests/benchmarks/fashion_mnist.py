@@ -38,8 +38,8 @@ def prepare(folder: Path, epochs: int) -> Iterator[Mapping[str, Contender]]:
 
 SCENARIO = Scenario(
     name="fashion-mnist",
-    about="4 trials x 10 epochs of experiments/fashion_mnist/random.toml in two slots of one core, imports and data "
-    "included; ours draws its own samples of the space, the others train the same four",
+    about="4 trials x {epochs} epochs of experiments/fashion_mnist/random.toml in two slots of one core, imports and "
+    "data included; ours draws its own samples of the space, the others train the same four",
     prepare=prepare,
     rows=(
         Row("Fashion-MNIST, random search", "hpc-tune", "notebook", at_most=0.16),

@@ -28,7 +28,10 @@ Contender = Callable[[], Measures]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a measure of one contender, alone or beside another's of the same round."""
+    """One line of the table: a measure of one contender, alone or beside another's of the same round.
+
+    ``what``, as all that is said of a scenario, may name its sizes: ``{trials} trials``.
+    """
 
     what: str
     ours: str
@@ -98,13 +101,13 @@ class Measured:
     """Why there are no measures."""
 
 
-def run(scenario: Scenario, size: Mapping[str, Any], rounds: int) -> list[Measured]:
+def run(scenario: Scenario, rounds: int) -> list[Measured]:
     """Have the contenders take turns; one that fails costs the round its own row, and nothing else."""
     measured: list[Measured] = []
     folder = Path(tempfile.mkdtemp(prefix=f"hpc-tune-bench-{scenario.name}-", dir="/var/tmp"))  # nodes hide /tmp
     begin, took = time.monotonic(), dict[str, float]()
     try:
-        with scenario.prepare(folder, **size) as contenders:
+        with scenario.prepare(folder, **scenario.size) as contenders:
             for number, (name, contender) in product(range(1, rounds + 1), contenders.items()):
                 now = time.monotonic()
                 if name in took and now - begin + took[name] > 60 * scenario.minutes:
@@ -144,15 +147,16 @@ def table(measured: list[Measured], scenarios: list[Scenario]) -> Iterator[str]:
     for scenario in scenarios:
         of = [each for each in measured if each.scenario == scenario.name]
         for row in scenario.rows:
+            what = row.what.format(**scenario.size)
             compared = f"{row.ours} / {row.peer}" if row.kind == "ratio" else row.ours
             compared = f"{row.ours} - {row.peer}" if row.kind == "difference" else compared
             if not (values := row.values(of)):
-                yield f"| {row.what} | {compared} | not measured | | 0 | {row.target()} | |"
+                yield f"| {what} | {compared} | not measured | | 0 | {row.target()} | |"
                 continue
             middle, unit = median(values), row.unit
             spread = f"{min(values):.3g} to {max(values):.3g}"
             yield (
-                f"| {row.what} | {compared} | {middle:.3g}{unit} | {spread} | {len(values)} "
+                f"| {what} | {compared} | {middle:.3g}{unit} | {spread} | {len(values)} "
                 f"| {row.target()} | {row.verdict(middle)} |"
             )
 
@@ -160,8 +164,8 @@ def table(measured: list[Measured], scenarios: list[Scenario]) -> Iterator[str]:
 def notes(measured: list[Measured], scenarios: list[Scenario]) -> Iterator[str]:
     """Yield how each contender was run, and what failed."""
     for scenario in scenarios:
-        yield f"- **{scenario.name}**: {scenario.about}"
-        yield from (f"  - {name}: {how}" for name, how in scenario.how.items())
+        yield f"- **{scenario.name}**: {scenario.about.format(**scenario.size)}"
+        yield from (f"  - {name}: {how.format(**scenario.size)}" for name, how in scenario.how.items())
     for each in measured:
         if each.problem:
             yield f"- {each.scenario}, round {each.round}, {each.contender} failed: {each.problem.splitlines()[0]}"

@@ -95,10 +95,16 @@ def prepare(folder: Path, trials: int) -> Iterator[Mapping[str, Contender]]:
 
 SCENARIO = Scenario(
     name="packing",
-    about="32 trials that sleep 5 to 40 s on 4 nodes x 4 slots; 1 is what a hand-over in no time gives",
+    about="{trials} trials that sleep 5 to 40 s on 4 nodes x 4 slots; 1 is what a hand-over in no time gives",
     prepare=prepare,
     rows=(
-        Row("filled slots, 32 uneven trials on 4 x 4 slots", "hpc-tune", measure="share", kind="value", at_least=0.95),
+        Row(
+            "filled slots, {trials} uneven trials on 4 x 4 slots",
+            "hpc-tune",
+            measure="share",
+            kind="value",
+            at_least=0.95,
+        ),
         Row("the same, start of 16 processes included", "hpc-tune", measure="with_start", kind="value"),
     ),
     how={"hpc-tune": "`hpc-tune submit --nodes 4` on the throw-away Slurm; trials in order of their number"},

@@ -81,16 +81,16 @@ def prepare(folder: Path, trials: int, cpus: int) -> Iterator[Mapping[str, Conte
 
 SCENARIO = Scenario(
     name="resume",
-    about="1,000 trials of one report; attempt start to its first new result",
+    about="{trials:,} trials of one report; attempt start to its first new result",
     prepare=prepare,
     rows=(
-        Row("resume of 1,000 trials, half of them finished", "resume", "first start", "first_result", "difference",
+        Row("resume of {trials:,} trials, half of them finished", "resume", "first start", "first_result", "difference",
             at_most=3, unit=" s"),
         Row("the same as a ratio", "resume", "first start", "first_result"),
     ),
     how={
         "first start": "`hpc-tune run --cpus 2`, interrupted at its first result",
-        "resume": "`hpc-tune resume --cpus 2` of a search interrupted when 500 trials had ended",
+        "resume": "`hpc-tune resume --cpus 2` of a search interrupted when half of its trials had ended",
     },
     size={"trials": 1000, "cpus": 2},
     small={"trials": 20, "cpus": 2},

@@ -79,7 +79,7 @@ SCENARIO = Scenario(
         Row("snapshots, share of the driver's time", "many", measure="snapshots_percent", kind="value", at_most=3,
             unit=" %"),
     ),
-    how={"few": "`hpc-tune run --cpus 2` of 100 trials", "many": "the same of 1,000 (`--set many=10000` for more)"},
+    how={"few": "`hpc-tune run --cpus 2` of {few:,} trials", "many": "the same of {many:,}"},
     size={"few": 100, "many": 1000},
     small={"few": 4, "many": 8},
     rounds=3,

@@ -42,11 +42,11 @@ def prepare(folder: Path, trials: int) -> Iterator[Mapping[str, Contender]]:
 
 SCENARIO = Scenario(
     name="trial-overhead",
-    about="200 trials of 0.1 s in two slots, from the command's start to its exit",
+    about="{trials} trials of 0.1 s in two slots, from the command's start to its exit",
     prepare=prepare,
     rows=(
-        Row("200 trials of 0.1 s", "hpc-tune", "Ray Tune", at_most=0.15),
-        Row("200 trials of 0.1 s", "hpc-tune", "Ray Tune, reused actors", at_most=1.05),
+        Row("{trials} trials of 0.1 s", "hpc-tune", "Ray Tune", at_most=0.15),
+        Row("{trials} trials of 0.1 s", "hpc-tune", "Ray Tune, reused actors", at_most=1.05),
     ),
     how={
         "hpc-tune": "`hpc-tune run search.json --cpus 2`, tables included",
