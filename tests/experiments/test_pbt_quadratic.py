@@ -21,7 +21,7 @@ def test_without_pbt_the_trials_end_at_their_limits(copied: Callable[[str], Sear
 
 def test_the_population_passes_both_limits_and_its_paths_are_drawn(copied: Callable[[str], Search]) -> None:
     search = copied("pbt_quadratic")
-    search.call("run", "pbt.py")
+    search.call("run", "pbt.py", "--set", "seed=1")
     assert [row["iterations"] for row in search.table()] == ["100", "100"]
     assert max(float(row["best_value"]) for row in search.table()) > 1.15
     draw = [sys.executable, "plot.py", str(search.directory), "paths.html"]
