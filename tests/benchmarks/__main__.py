@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import date
@@ -51,6 +52,8 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="sizes, such as trials=50 or nodes=8")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all that was measured")
     arguments = parser.parse_args()
+    # one started in the background ignores it, and so would the searches that it interrupts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if unknown := set(arguments.scenarios) - set(SCENARIOS):
         parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
     given = {key: int(value) for key, _, value in (each.partition("=") for each in arguments.set)}
