@@ -20,7 +20,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(INSTALLED)  ## hpc-tune beside the ways it replaces, as one table; takes half an hour; parts of it as root.
+bench: $(INSTALLED)  ## hpc-tune beside the ways it replaces, as one table; takes 40 minutes; parts of it as root.
 	@.ci/packages dataset-fashion-mnist $(SLURM_PACKAGES)
 	$(BIN)/python -m tests.benchmarks --json bench.json
 
