@@ -230,16 +230,27 @@ PROCESSES = (
 def _scenario(nodes: int, *, rounds: int, minutes: float) -> Scenario:
     """Return the scenario of a cluster of some size; what is to be reached is said of four nodes."""
     beside_symmetric, beside_guide = (0.6, 0.35) if nodes == 4 else (None, None)
-    start = f"{nodes} node{'s' * (nodes > 1)}: job start to"
     return Scenario(
         name=f"cluster-start-{nodes}",
         about="a job on {nodes} small nodes of the throw-away Slurm, from its first line; as root",
         prepare=prepare,
         rows=(
-            Row(f"{start} all nodes", "hpc-tune", "symmetric-run", "all_nodes", at_most=beside_symmetric),
-            Row(f"{start} all nodes", "hpc-tune", "guide", "all_nodes", at_most=beside_guide),
-            Row(f"{start} first report", "hpc-tune", "symmetric-run", "first_report", at_most=beside_symmetric),
-            Row(f"{start} first report", "hpc-tune", "guide", "first_report", at_most=beside_guide),
+            Row(
+                "job start to all nodes, nodes: {nodes}",
+                "hpc-tune",
+                "symmetric-run",
+                "all_nodes",
+                at_most=beside_symmetric,
+            ),
+            Row("job start to all nodes, nodes: {nodes}", "hpc-tune", "guide", "all_nodes", at_most=beside_guide),
+            Row(
+                "job start to first report, nodes: {nodes}",
+                "hpc-tune",
+                "symmetric-run",
+                "first_report",
+                at_most=beside_symmetric,
+            ),
+            Row("job start to first report, nodes: {nodes}", "hpc-tune", "guide", "first_report", at_most=beside_guide),
             Row("the same", "hpc-tune, all nodes", "symmetric-run", "first_report"),
             *(PROCESSES if nodes == 4 else ()),
         ),

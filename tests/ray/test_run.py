@@ -296,7 +296,7 @@ def train(config):
     assert len({row["process"] for row in search.table("history")}) == 1
 
 
-def test_short_trials_wait_for_all_processes_to_come(search: Search) -> None:
+def test_short_trials_fill_every_slot(search: Search) -> None:
     search.write(
         """
 import os, time
