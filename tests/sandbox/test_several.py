@@ -65,6 +65,8 @@ def test_three_runs_in_one_job(user: Login, ray_sandbox: Sandbox) -> None:
     assert endless.status()["state"] == "cancelled"
     states = {each.run.name: read_table(each.run.path, "trials")[0]["status"] for each in (fails, endless, ends)}
     assert list(states.values()) == ["ERROR", "INTERRUPTED", "TERMINATED"]
+    ends.until(lambda: ends.job_state() == "FAILED", "the job to end as its first run has, not its last")
+    assert ends.status()["state"] == "completed"
     for each in (fails, endless, ends):  # each says in its own log what its part of the job did
         assert "attempt 1: " in each.run.job_log(job_id).read_text()
     assert all(leftovers(ray_sandbox, node) == [] for node in ("iris-169", "iris-170"))
