@@ -61,7 +61,7 @@ def submit(
     slurm = Slurm()
     plans = plan_together(chosen, runs_dir=runs_dir, overrides=changes, slurm=slurm)
     if dry_run:
-        click.echo("\n".join(each.script(each.run_path) for each in plans), nl=False)
+        render.scripts(plans, as_json=as_json)
         return
     if not as_json:
         render.plans(plans)

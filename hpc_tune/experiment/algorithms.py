@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from hpc_tune.experiment.space import parse_space
+from hpc_tune.errors import Fault
+from hpc_tune.experiment.space import SpaceFaults, parse_space
 
 __all__ = ["Algorithm", "SearcherSpec", "TrialSchedulerSpec", "names", "option_names"]
 
@@ -76,6 +77,13 @@ class Asha(Algorithm):
     reduction_factor: float | None = Field(None, gt=1)
     brackets: int | None = Field(None, ge=1)
 
+    @field_validator("grace_period")
+    @classmethod
+    def _within(cls, grace_period: float, given: ValidationInfo) -> float:
+        if grace_period > (max_t := given.data.get("max_t", grace_period)):
+            raise ValueError(f"expected at most max_t = {max_t:g}, got {grace_period:g}")
+        return grace_period
+
 
 class HyperBand(Algorithm):
     """HyperBand (Li et al. 2016): synchronous brackets; trials pause until their bracket is full."""
@@ -123,7 +131,12 @@ class Pbt(Algorithm):
             raise ValueError(
                 "expected at least one hyperparameter to mutate, such as { lr = { uniform = [1e-4, 1e-1] } }"
             )
-        return parse_space(written, key="trial_scheduler.hyperparam_mutations")
+        where = "trial_scheduler.hyperparam_mutations"
+        constants = [key for key, value in written.items() if isinstance(value, str | int | float)]
+        if constants:
+            problem = "expected a domain, or a list of values to choose from"
+            raise SpaceFaults([Fault(f"{where}.{key}", f"{problem}, got {written[key]!r}") for key in constants])
+        return parse_space(written, key=where)
 
 
 class Change(BaseModel):

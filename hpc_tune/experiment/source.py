@@ -86,7 +86,7 @@ def import_file(path: Path) -> ModuleType:
         module = importlib.import_module(path.stem)
     except ExperimentError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if getattr(error, "title", None) == "Experiment":  # pydantic's, of a wrong one; listed by the caller
             raise
         raise ExperimentError(path, [_import_fault(path, error)]) from error
@@ -134,7 +134,7 @@ def resolve(reference: Any, folder: Path) -> Any:
             sys.path.insert(0, str(folder))
         try:
             module = importlib.import_module(target)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ExperimentError(reference, [_import_fault(folder / target, error)]) from error
     if not hasattr(module, name):
         known = [known for known in vars(module) if not known.startswith("_")]

@@ -85,7 +85,8 @@ def best(run: RunDir, trial: str | None = None) -> BestTrial:
     info = gathered.info
     row = gathered.best if trial is None else _row(gathered, find_trial(run.storage, trial))
     if row is None:
-        said = "no trial of {} has reported {} yet" if trial is None else f"trial {trial} of {{}} has not reported {{}}"
+        some = "no trial of {} has reported {} yet, as a number"
+        said = some if trial is None else f"trial {trial} of {{}} has not reported {{}} as a number"
         raise RunError(
             said.format(run.name, info.metric),
             hint=f"see how it stands: hpc-tune status {run.name}",

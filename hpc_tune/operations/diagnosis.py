@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_tune.errors import TrialsFailed
 from hpc_tune.experiment.duration import format_seconds
 from hpc_tune.operations.causes import Cause, Evidence, causes
 from hpc_tune.operations.facts import AttemptFacts, Jobs, RunFacts, SlurmView, ask
@@ -23,7 +24,6 @@ TAIL = 2**18
 """Bytes at the end of a log that are looked at."""
 MOST_ERRORS = 500
 """Failed trials whose errors are read: what fails by the thousand fails in the same way."""
-TRIALS_FAILED = 5
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _evidence(facts: RunFacts, view: SlurmView, standing: Standing) -> Iterator[
         yield from _log("driver.log", last.attempt.driver_log, 2)
     for job_id in facts.job_ids[-1:]:
         yield from _log(f"the log of job {job_id}", facts.run.job_log(job_id), 1)
-    all_failed = last is not None and last.outcome is not None and last.outcome.exit_code == TRIALS_FAILED
+    all_failed = last is not None and last.outcome is not None and last.outcome.exit_code == TrialsFailed.exit_code
     for text, count in _trial_errors(facts.run.storage).most_common():
         yield Evidence(f"trials: {count} of them", text, 0 if all_failed else 1)
 

@@ -72,8 +72,11 @@ def logs(run: RunDir, choice: Choice) -> list[Log]:
     """
     found = _chosen(run, RunFacts.read(run), choice)
     there = [log for log in found if log.path.is_file()]
-    missing = [log for log in found if log not in there and log.kind != "error"]
+    failed = {log.name for log in there if log.kind == "error"}  # they need not have printed anything
+    missing = [log for log in found if log not in there and log.kind != "error" and log.name not in failed]
     if missing and (not there or not choice.is_open):
+        if missing[0].kind == "output":
+            raise RunError(f"trial {missing[0].name} has printed nothing so far")
         raise RunError(f"{missing[0].path} is not there (yet)", hint=f"hpc-tune status {run.path} says why")
     return there
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_tune.errors import TrialsFailed
 from hpc_tune.operations.attempts import AttemptStatus, NodeStatus, nodes, phases, story
 from hpc_tune.operations.facts import AttemptFacts, Jobs, Patient, RunFacts, SlurmView, ask, trial_states
 from hpc_tune.operations.followups import FollowUpFacts, FollowUpStatus, follow_ups, judge
@@ -157,4 +158,7 @@ def _next(facts: RunFacts, standing: Standing) -> tuple[str, ...]:
     if standing.state is RunState.COMPLETED:
         return () if (facts.run.path / TABLES[0]).exists() else (f"hpc-tune collect {path}",)
     resume = f"hpc-tune resume {path}"
+    outcome = facts.last.outcome if facts.last else None
+    if outcome is not None and outcome.exit_code == TrialsFailed.exit_code:
+        resume += " --retry-errors"  # without, there is nothing left to do
     return (f"hpc-tune doctor {path}", resume) if standing.state is RunState.FAILED else (resume,)

@@ -12,7 +12,7 @@ from hpc_tune.render.results import collected_record, concluded, ended, ended_re
 from hpc_tune.render.search import LineWatcher, TableWatcher, watcher
 from hpc_tune.render.sites import site, site_list, site_written
 from hpc_tune.render.status import status, watched
-from hpc_tune.render.submit import plans, submitted
+from hpc_tune.render.submit import plans, scripts, submitted
 from hpc_tune.render.text import JSON_SCHEMA, error, number, to_json
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "plans",
     "preflight",
     "reported",
+    "scripts",
     "site",
     "site_list",
     "site_written",

@@ -55,6 +55,19 @@ def _nodes(request: JobRequest) -> str:
     return f"1 node with {each}" if request.nodes == 1 else f"{request.nodes} nodes with {each} each"
 
 
+def scripts(planned: Sequence[Plan], *, as_json: bool) -> None:
+    """Print the job scripts that a submission would send, and nothing else; as JSON with what it asks for."""
+    texts = [each.script(each.run_path) for each in planned]
+    if not as_json:
+        click.echo("\n".join(texts), nl=False)
+        return
+    records = [
+        {"path": str(plan.run_path), **_planned(plan), "notes": list(plan.notes), "script": text}
+        for plan, text in zip(planned, texts, strict=True)
+    ]
+    click.echo(to_json({"runs": records} if len(records) > 1 else records[0]))
+
+
 def submitted(results: Sequence[Submitted], *, as_json: bool) -> None:
     """Name the job and the run, or the runs that follow one another in it, and what to type next."""
     first, *others = results
@@ -70,20 +83,25 @@ def submitted(results: Sequence[Submitted], *, as_json: bool) -> None:
 
 
 def _record(result: Submitted) -> dict[str, Any]:
-    request = result.plan.request
     return {
         "run": result.run.name,
         "path": str(result.run.path),
         "job_id": result.job_id,
-        "site": result.plan.site.name,
-        "nodes": request.nodes,
-        "gpus_per_node": request.gpus_per_node,
-        "cpus_per_node": request.cpus_per_node,
-        "time_seconds": request.time,
-        "trials": result.plan.trials,
-        "trials_at_once": result.plan.at_once,
-        "limited_by": result.plan.limited_by,
-        "files_per_trial": result.plan.files_per_trial,
-        "free_files": result.plan.free_files,
+        **_planned(result.plan),
         "notes": [*result.plan.notes, *result.notes],
+    }
+
+
+def _planned(plan: Plan) -> dict[str, Any]:
+    return {
+        "site": plan.site.name,
+        "nodes": plan.request.nodes,
+        "gpus_per_node": plan.request.gpus_per_node,
+        "cpus_per_node": plan.request.cpus_per_node,
+        "time_seconds": plan.request.time,
+        "trials": plan.trials,
+        "trials_at_once": plan.at_once,
+        "limited_by": plan.limited_by,
+        "files_per_trial": plan.files_per_trial,
+        "free_files": plan.free_files,
     }

@@ -164,7 +164,7 @@ class _Driver:
         with ThreadPoolExecutor(1) as background:
             # the user's imports and data take as long as Ray's start: side by side
             users = background.submit(self._load_users_code)
-            self._cluster.connect()
+            self._connect()
             self._phases["driver_up"] = time.time()
             # from now on there is something to save; Ray's own handler would just exit
             signal.signal(signal.SIGTERM, lambda number, frame: self._stop.request())
@@ -173,6 +173,12 @@ class _Driver:
             return self._search(trainable, data)
         finally:
             self._cluster.disconnect()
+
+    def _connect(self) -> None:
+        try:
+            self._cluster.connect()
+        except SystemExit:  # by Ray's own handler of SIGTERM, which takes the place of ours on the way
+            raise Interrupted from None
 
     def _load_users_code(self) -> tuple[Any, Any]:
         trainable = resolve(self._experiment.trainable, self._run.code)
@@ -202,7 +208,7 @@ class _Driver:
         if ended.trials and ended.errors == ended.trials:
             error = TrialsFailed(f"all {ended.trials} trials failed", hint="see the column error in trials.csv")
             return Outcome("failed", error.message, exit_code=error.exit_code, hint=error.hint)
-        return Outcome("completed", ended.reason)
+        return Outcome("completed", ended.reason, hint="; ".join(ended.notes) or None)
 
 
 def _given(attempt: Attempt) -> AttemptRecord:

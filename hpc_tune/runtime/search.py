@@ -19,6 +19,7 @@ from hpc_tune.experiment.spec import Experiment, TrialResources
 __all__ = [
     "check_search",
     "checkpoint_config",
+    "expected_names",
     "ray_space",
     "resources",
     "searcher",
@@ -109,6 +110,13 @@ def stop_condition(experiment: Experiment) -> Callable[[str, dict[str, Any]], bo
         return any(key in flat and reached(key, flat[key], limit) for key, limit in experiment.stop.items())
 
     return stop
+
+
+def expected_names(experiment: Experiment) -> dict[str, str]:
+    """Return the names that each result must hold, by the key of the experiment file that asks for them."""
+    names = {"metric": experiment.metric} | {f"stop.{key}": key for key in experiment.stop}
+    time_attr = getattr(experiment.trial_scheduler, "time_attr", None)  # a trial scheduler of a .py file has none
+    return names | ({"trial_scheduler.time_attr": time_attr} if time_attr else {})
 
 
 def checkpoint_config(experiment: Experiment, *, is_class: bool) -> tune.CheckpointConfig:

@@ -122,8 +122,11 @@ def saved_state(storage: Path) -> Path | None:
     return None
 
 
-def begin_anew(storage: Path) -> None:
+def begin_anew(storage: Path) -> list[str]:
     """Make way for a search that has no state to go on from.
+
+    Returns:
+        Notes for its owner.
 
     Raises:
         RunError: if there were two states and none is whole: it was far, and would be done again.
@@ -133,17 +136,26 @@ def begin_anew(storage: Path) -> None:
             f"the state of the search is damaged: {storage / STATE_FILE}, and {PREVIOUS_STATE_FILE} beside it",
             hint="the results so far stay in trials.csv; put one of the two back from a copy, or begin a new run",
         )
-    set_aside_unknown(storage, known=())
+    if not (count := set_aside_unknown(storage, known=())):
+        return []
+    trials = "1 trial" if count == 1 else f"{count} trials"
+    return [f"no state of the search was saved: it began anew, and what was left of {trials} is in set_aside/"]
 
 
-def set_aside_unknown(storage: Path, known: Container[str]) -> None:
+def set_aside_unknown(storage: Path, known: Container[str]) -> int:
     """Move away trials of which a search knows nothing, since the state that knew them is damaged.
 
     They had just begun. The searcher does not know that it has suggested them, and suggests as many as are wanted.
+
+    Returns:
+        How many there were.
     """
+    count = 0
     for config in storage.glob("*/params.json"):
         folder = config.parent
         if folder.name not in known:
             aside = storage.parent / "set_aside"
             aside.mkdir(mode=0o700, exist_ok=True)
             folder.rename(aside / f"{folder.name}-{time.time_ns()}")
+            count += 1
+    return count

@@ -32,6 +32,7 @@ class Ended:
     unfinished: bool
     """A signal came before all trials had ended; a restore continues them."""
     reason: str
+    notes: tuple[str, ...] = ()
 
 
 class Tuning:
@@ -89,8 +90,8 @@ class Tuning:
             tuned.written = self._results_log.written
             tuned.state_to_restore = saved_state(self._storage)
             if tuned.state_to_restore is None:
-                begin_anew(self._storage)
-            tuned.expected = {"metric": experiment.metric} | {f"stop.{key}": key for key in experiment.stop}
+                self._progress.begin_with(begin_anew(self._storage))
+            tuned.expected = search.expected_names(experiment)
             try:
                 analysis = tune.run(
                     trainable,
@@ -140,7 +141,7 @@ class Tuning:
         reason = "all trials have ended"
         if budget is not None and spent >= budget:
             reason = f"the time budget of {format_seconds(budget)} is used up"
-        return Ended(len(trials), errors, unfinished, reason)
+        return Ended(len(trials), errors, unfinished, reason, self._progress.notes)
 
 
 def _trial_id(trial: Any) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,12 @@ class ProgressWriter(Callback):
         self._finished = 0
         self._best: Best | None = None
         self._curve = Curve()
+        self._no_number: str | None = None
+        self._begun_with: tuple[str, ...] = ()
+
+    def begin_with(self, notes: Sequence[str]) -> None:
+        """Take up what there is to know of the beginning."""
+        self._begun_with = tuple(notes)
 
     @property
     def elapsed(self) -> float:
@@ -70,7 +79,9 @@ class ProgressWriter(Callback):
         self._phases.setdefault("first_result", time.time())
         self._iterations += 1
         value = flatten_dict(result).get(self._metric)
-        if isinstance(value, int | float) and improves(value, self._best.value if self._best else None, self._mode):
+        if not isinstance(value, Real) or math.isnan(value):
+            self._no_number = textwrap.shorten(repr(value), 40)
+        elif improves(float(value), self._best.value if self._best else None, self._mode):
             config = json.loads(json.dumps(trial.config, cls=SafeFallbackEncoder))
             self._best = Best(trial.trial_id, float(value), int(result["training_iteration"]), config)
         if self._best is not None:
@@ -103,6 +114,15 @@ class ProgressWriter(Callback):
             elapsed=elapsed,
             phases=self._phases,
             lost=self._lost.addresses(),
+            notes=self.notes,
         )
         progress.write(self._path)
         self._written = self._clock()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What its owner should know of the attempt, which is no error."""
+        if self._best is not None or self._no_number is None:
+            return self._begun_with
+        said = f"no result of this attempt has a number for {self._metric}: one has {self._no_number}"
+        return (*self._begun_with, said)

@@ -106,6 +106,28 @@ def test_an_interrupted_search_ends_as_if_it_had_not_been(search: Search, number
         assert told[6] == pytest.approx(score)
 
 
+def _commands_of_children(parent: int) -> list[str]:
+    listed = (path.read_text().split() for path in Path(f"/proc/{parent}/task").glob("*/children"))
+    return [Path(f"/proc/{child}/cmdline").read_text() for children in listed for child in children]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
+def test_an_interrupt_while_ray_starts_is_no_failure(search: Search, number: int) -> None:
+    _write_ledger_search(search)
+    process = search.start("run", "search.json")
+
+    def ray_begins() -> bool:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        return any("gcs_server" in command for child in children for command in _commands_of_children(int(child)))
+
+    wait_until(ray_begins, what="Ray's first process")
+    os.kill(process.pid, number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    assert "interrupted: a signal came" in output
+    assert f"continue with: hpc-tune resume {search.directory}" in output
+
+
 def test_a_class_goes_on_from_its_newest_checkpoint(search: Search) -> None:
     """Its checkpoints come after the results that they belong to, and many more of them than states are saved."""
     ledger = search.folder / "ledger"

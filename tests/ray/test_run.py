@@ -240,10 +240,42 @@ def train(config):
 
 
 def test_a_metric_that_is_never_reported(search: Search) -> None:
-    search.write(BY_CONFIG, UNIFORM | {"metric": "scores", "stop": {"accuracy": 1}})
+    asha = {"name": "asha", "time_attr": "epoch"}
+    search.write(BY_CONFIG, UNIFORM | {"metric": "scores", "stop": {"accuracy": 1}, "trial_scheduler": asha})
     output = search.run(exit_code=2)
     assert "metric: 'scores' is not among score; did you mean 'score'?" in output
     assert "stop.accuracy: 'accuracy' is not among score" in output
+    assert "trial_scheduler.time_attr: 'epoch' is not among score" in output
+
+
+def test_a_metric_that_is_no_number(search: Search) -> None:
+    search.write("def train(config):\n    return {'score': float('nan')}\n", {"num_samples": 1})
+    assert "hint: no result of this attempt has a number for score: one has nan" in search.run()
+    assert "no result of this attempt has a number for score" in search.call("status")
+
+
+def test_median_stopping_has_no_trial_begin_anew(search: Search) -> None:
+    """Ray's makes trials wait while there are too few to compare with; one that saves nothing would lose all."""
+    search.write(
+        """
+from ray import tune
+
+def train(config):
+    for step in range(6):
+        with open(config["ledger"], "a") as ledger:
+            ledger.write(f"{tune.get_context().get_trial_id()} {step}\\n")
+        tune.report({"score": config["x"]})
+""",
+        {
+            "space": {"x": {"uniform": [0, 1]}, "ledger": str(search.folder / "ledger")},
+            "num_samples": 6,
+            "trial_scheduler": {"name": "median_stopping", "grace_period": 1, "min_samples_required": 3},
+        },
+    )
+    search.run()
+    steps = (search.folder / "ledger").read_text().splitlines()
+    assert len(steps) == len(set(steps))
+    assert max(int(row["iterations"]) for row in search.table()) == 6
 
 
 def test_an_import_error_of_the_trainable_is_shown_with_its_line(search: Search) -> None:

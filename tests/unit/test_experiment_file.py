@@ -355,6 +355,18 @@ def test_a_wrong_value_is_named_with_what_was_expected(
             "hyperparam_mutations",
             "expected at least one hyperparameter to mutate",
         ),
+        (
+            "trial_scheduler",
+            {"name": "pbt", "perturbation_interval": 1, "hyperparam_mutations": {"lr": 3}},
+            "hyperparam_mutations.lr",
+            "expected a domain, or a list of values to choose from, got 3",
+        ),
+        (
+            "trial_scheduler",
+            {"name": "asha", "max_t": 1, "grace_period": 5},
+            "grace_period",
+            "expected at most max_t = 1, got 5",
+        ),
         ("trial_scheduler", {"name": "pbt", "hyperparam_mutations": {"a": [1]}}, "perturbation_interval", "is missing"),
     ],
 )
@@ -411,6 +423,7 @@ def test_a_missing_folder_is_no_riddle(project: Any) -> None:
         ("x_other.py", "experiment = 5", "experiment: is not defined"),
         ("x_name.py", "import os\n\nexperiment = undefined_name\n", "x_name.py, line 3: NameError: name"),
         ("x_syntax.py", "x = 1\nif x\n", "x_syntax.py, line 2: SyntaxError: expected ':'"),
+        ("x_exit.py", "import sys\n\nsys.exit(0)", "x_exit.py, line 3: SystemExit: 0"),
         ("x_lib.py", "import no_such_library", "install it with: pip install no_such_library"),
     ],
 )

@@ -90,6 +90,14 @@ def test_what_is_not_there_is_answered_with_what_is(
     assert hint in (caught.value.hint or "")
 
 
+def test_a_trial_that_printed_nothing(on_slurm: MadeRun) -> None:
+    on_slurm.trial("ab12_00002", error="ValueError: no data\n")
+    on_slurm.trial("ab12_00003")
+    assert found(on_slurm, trial="2") == [("error", "ab12_00002", None)]
+    with pytest.raises(RunError, match="trial ab12_00003 has printed nothing so far"):
+        logs(on_slurm.run, Choice(trial="3"))
+
+
 def test_a_node_that_has_no_log_yet(on_slurm: MadeRun) -> None:
     with pytest.raises(RunError, match=r"nodes/iris-170\.log is not there \(yet\)"):
         logs(on_slurm.run, Choice(nodes=("iris-170",)))

@@ -53,8 +53,10 @@ def test_trials_that_no_state_knows_are_kept_aside(storage: Path) -> None:
 
 def test_a_search_whose_only_state_is_damaged_begins_anew(storage: Path) -> None:
     save(storage / STATE_FILE, damaged=True)
-    begin_anew(storage)
+    (note,) = begin_anew(storage)
+    assert note == "no state of the search was saved: it began anew, and what was left of 2 trials is in set_aside/"
     assert trials(storage) == []
+    assert begin_anew(storage) == []
 
 
 def test_a_search_that_was_far_is_not_begun_anew(storage: Path) -> None:

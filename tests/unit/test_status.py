@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,14 @@ def test_a_job_that_ended_before_its_attempt(made: MadeRun, state: JobState, exp
     found = status(made.run, slurm=FakeSlurm().has("12", state))
     assert (word(found), found.reason) == ((expected, False, True), reason)
     assert f"hpc-tune resume {made.run.path}" in found.next
+
+
+def test_a_run_whose_trials_all_failed_is_resumed_with_them(made: MadeRun) -> None:
+    made.attempt(outcome=replace(ended("failed", "all 8 trials failed"), exit_code=5))
+    assert status(made.run, slurm=FakeSlurm()).next == (
+        f"hpc-tune doctor {made.run.path}",
+        f"hpc-tune resume {made.run.path} --retry-errors",
+    )
 
 
 def test_a_sent_job_while_slurm_is_silent(made: MadeRun) -> None:

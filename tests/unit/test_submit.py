@@ -314,6 +314,14 @@ def test_a_dry_run_prints_the_bytes_that_would_be_sent(login: Login) -> None:
     assert shown.stdout_bytes == (login.runs / NAME / "job.sbatch").read_bytes()
 
 
+def test_a_dry_run_as_json(login: Login) -> None:
+    arguments = ["search.json", "--nodes", "4", "--site", "iris", "--dry-run"]
+    record = json.loads(call(*arguments, "--json").stdout)
+    assert record["script"] == call(*arguments).stdout
+    assert (record["nodes"], record["path"]) == (4, str(login.runs / NAME))
+    assert "job_id" not in record
+
+
 def test_a_dry_run_needs_no_slurm(login: Login) -> None:
     before = login.files()
     result = call("search.json", "--nodes", "4", "--site", "iris", "--dry-run")
