@@ -148,6 +148,16 @@ class SearchController(TuneController):
         if status in (Trial.TERMINATED, Trial.ERROR, Trial.PAUSED):
             self._checkpoint_manager.urgent = True
 
+    def _schedule_trial_pause(self, trial: Trial, should_checkpoint: bool = True) -> None:
+        """Pause a trial, and forget what was to become of it after a save that nobody waits for any more.
+
+        A population replaces a member whose checkpoint may be on its way. Ray stops the member to pause it, and notes
+        the stop for when the checkpoint has come; the member would end with its next checkpoint instead.
+        """
+        super()._schedule_trial_pause(trial, should_checkpoint=should_checkpoint)
+        if not should_checkpoint:
+            self._cached_trial_decisions.pop(trial.trial_id, None)
+
     def _process_trial_failure(self, trial: Trial, exception: Any) -> None:
         """Start a trial that died with its node again from its checkpoint, without charging it a failure.
 

@@ -68,6 +68,27 @@ def test_a_population_goes_on_without_a_member_that_failed(search: Search) -> No
     assert not list(search.directory.glob("storage/*/clone-*")), "cleared away at the end"
 
 
+SLOW_SAVES = """
+from ray.tune.trainable import FunctionTrainable
+
+save = FunctionTrainable.save_checkpoint
+
+def save_slowly(self, folder=""):
+    time.sleep(0.1)
+    return save(self, folder)
+
+FunctionTrainable.save_checkpoint = save_slowly
+"""
+
+
+def test_a_member_that_is_replaced_while_it_saves_goes_on_to_the_end(search: Search) -> None:
+    """The last member's report has it replaced: Ray would end it with its next checkpoint, as if all were well."""
+    weak_last = {"lr": {"grid": [1.9, 1.8, 1.2, 1.1]}, "failing": False, "seconds": 0.0, "gate": ""}
+    search.write(TRAINABLE + SLOW_SAVES, POPULATION | {"space": weak_last, "num_samples": 1})
+    search.run()
+    assert [(row["status"], row["iterations"]) for row in search.table()] == [("TERMINATED", str(STEPS))] * 4
+
+
 @pytest.mark.parametrize(
     "experiment",
     [
