@@ -29,8 +29,10 @@ def rows_of(submitted: Submitted) -> list[dict[str, str]]:
 
 
 def test_populations_run_over_four_nodes_side_by_side(user: Login) -> None:
-    short = ("--set", "stop.training_iteration=20")
-    pbt = user.submit(copied(user, "mnist_convnet"), "pbt.toml", *FOUR_NODES, *short)
+    # so that none ends before the 20th iteration, or is through before the others have begun
+    changes = ("stop.training_iteration=20", "stop.mean_accuracy=1.1", "trial_scheduler.synch=true", "seed=1")
+    sets = [word for change in changes for word in ("--set", change)]
+    pbt = user.submit(copied(user, "mnist_convnet"), "pbt.toml", *FOUR_NODES, *sets)
     dcgan = user.submit(copied(user, "dcgan"), "smoke.toml", *FOUR_NODES)
     members = rows_of(pbt)
     assert [row["iterations"] for row in members] == ["20"] * 4
