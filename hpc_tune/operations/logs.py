@@ -76,7 +76,8 @@ def logs(run: RunDir, choice: Choice) -> list[Log]:
     missing = [log for log in found if log not in there and log.kind != "error" and log.name not in failed]
     if missing and (not there or not choice.is_open):
         if missing[0].kind == "output":
-            raise RunError(f"trial {missing[0].name} has printed nothing so far")
+            what = f"trial {missing[0].name} has printed nothing so far"
+            raise RunError(what, hint=f"what it has reported goes into the tables: hpc-tune collect {run.path}")
         raise RunError(f"{missing[0].path} is not there (yet)", hint=f"hpc-tune status {run.path} says why")
     return there
 

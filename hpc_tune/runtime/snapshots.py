@@ -139,7 +139,7 @@ def begin_anew(storage: Path) -> list[str]:
     if not (count := set_aside_unknown(storage, known=())):
         return []
     trials = "1 trial" if count == 1 else f"{count} trials"
-    return [f"no state of the search was saved: it began anew, and what was left of {trials} is in set_aside/"]
+    return [f"the search has no whole state on disk: it began anew; what was left of {trials} is in set_aside/"]
 
 
 def set_aside_unknown(storage: Path, known: Container[str]) -> int:

@@ -235,22 +235,11 @@ def _scenario(nodes: int, *, rounds: int, minutes: float) -> Scenario:
         about="a job on {nodes} small nodes of the throw-away Slurm, from its first line; as root",
         prepare=prepare,
         rows=(
-            Row(
-                "job start to all nodes, nodes: {nodes}",
-                "hpc-tune",
-                "symmetric-run",
-                "all_nodes",
-                at_most=beside_symmetric,
+            *(
+                Row(f"job start to {reached}, nodes: {{nodes}}", "hpc-tune", peer, key, at_most=at_most)
+                for reached, key in (("all nodes", "all_nodes"), ("first report", "first_report"))
+                for peer, at_most in (("symmetric-run", beside_symmetric), ("guide", beside_guide))
             ),
-            Row("job start to all nodes, nodes: {nodes}", "hpc-tune", "guide", "all_nodes", at_most=beside_guide),
-            Row(
-                "job start to first report, nodes: {nodes}",
-                "hpc-tune",
-                "symmetric-run",
-                "first_report",
-                at_most=beside_symmetric,
-            ),
-            Row("job start to first report, nodes: {nodes}", "hpc-tune", "guide", "first_report", at_most=beside_guide),
             Row("the same", "hpc-tune, all nodes", "symmetric-run", "first_report"),
             *(PROCESSES if nodes == 4 else ()),
         ),

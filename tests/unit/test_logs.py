@@ -94,8 +94,9 @@ def test_a_trial_that_printed_nothing(on_slurm: MadeRun) -> None:
     on_slurm.trial("ab12_00002", error="ValueError: no data\n")
     on_slurm.trial("ab12_00003")
     assert found(on_slurm, trial="2") == [("error", "ab12_00002", None)]
-    with pytest.raises(RunError, match="trial ab12_00003 has printed nothing so far"):
+    with pytest.raises(RunError, match="trial ab12_00003 has printed nothing so far") as caught:
         logs(on_slurm.run, Choice(trial="3"))
+    assert "hpc-tune collect" in str(caught.value.hint)
 
 
 def test_a_node_that_has_no_log_yet(on_slurm: MadeRun) -> None:

@@ -54,7 +54,7 @@ def test_trials_that_no_state_knows_are_kept_aside(storage: Path) -> None:
 def test_a_search_whose_only_state_is_damaged_begins_anew(storage: Path) -> None:
     save(storage / STATE_FILE, damaged=True)
     (note,) = begin_anew(storage)
-    assert note == "no state of the search was saved: it began anew, and what was left of 2 trials is in set_aside/"
+    assert note == "the search has no whole state on disk: it began anew; what was left of 2 trials is in set_aside/"
     assert trials(storage) == []
     assert begin_anew(storage) == []
 
